@@ -1,0 +1,205 @@
+package elastic
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+
+	"github.com/shoal-project/shoal/internal/errs"
+)
+
+// Member is an etcd member that runs in this process. Safe for concurrent use.
+type Member struct {
+	cfg    Config
+	id     identity
+	etcd   *embed.Etcd
+	client *clientv3.Client
+
+	stop context.CancelFunc // of the caretaker
+	wg   sync.WaitGroup
+	once sync.Once
+	done chan struct{}
+}
+
+// Start starts the member in cfg.Dir, a new one-member cluster when there is none, and returns when it takes writes. One process at a time
+// may use a directory: the caller sees to that.
+func Start(ctx context.Context, cfg Config) (*Member, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	id, err := prepare(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("start the database: %w", err)
+	}
+	ec, err := cfg.embed(id)
+	if err != nil {
+		return nil, err
+	}
+	e, err := embed.StartEtcd(ec)
+	if err != nil {
+		return nil, fmt.Errorf("start the database: %w", err)
+	}
+	select {
+	case <-e.Server.ReadyNotify():
+	case <-e.Server.StopNotify():
+		err = errs.Unavailable("start the database: it stopped before it was ready")
+	case <-ctx.Done():
+		err = fmt.Errorf("start the database: %w", context.Cause(ctx))
+	}
+	if err == nil && (id.Member == "" || id.Member == restored) {
+		id.Member, id.Cluster = e.Server.MemberID().String(), e.Server.Cluster().ID().String()
+		err = cfg.save(id)
+	}
+	if err != nil {
+		e.Server.HardStop()
+		e.Close()
+		return nil, err
+	}
+	m := &Member{cfg: cfg, id: id, etcd: e, client: v3client.New(e.Server), done: make(chan struct{})}
+	cctx, cancel := context.WithCancel(context.Background())
+	m.stop = cancel
+	m.wg.Go(func() { m.caretake(cctx) })
+	return m, nil
+}
+
+// prepare finds out whose data the directory holds.
+func prepare(cfg Config) (identity, error) {
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return identity{}, err
+	}
+	id, ok, err := cfg.loadIdentity()
+	switch {
+	case err != nil:
+		return id, err
+	case ok && id.Member != "" && cfg.hasData():
+		return id, nil
+	case ok && id.Member != "":
+		return id, errs.Unavailable("the data of the database is gone from %s: restore a snapshot, or remove %s to begin with nothing", cfg.data(), cfg.identityFile())
+	case !ok && cfg.hasData():
+		return id, errs.Invalid("%s holds a database but %s is missing", cfg.data(), cfg.identityFile())
+	}
+	// A first start, or one that was interrupted before anything could be written to the database.
+	if cfg.hasData() {
+		cfg.Log.Warn("the first start of the database was interrupted, beginning anew")
+		if err := cfg.aside(time.Now()); err != nil {
+			return id, err
+		}
+	}
+	id = newIdentity(cfg.Name)
+	return id, cfg.save(id)
+}
+
+// Client returns the client in this process; it ends with the member. Hand it to kvstore/etcd.
+func (m *Member) Client() *clientv3.Client { return m.client }
+
+// Done is closed when the member has stopped, by Stop or by itself (a disk that cannot be written).
+func (m *Member) Done() <-chan struct{} { return m.etcd.Server.StopNotify() }
+
+// Stop stops the member. What was acknowledged is on disk already; it takes milliseconds, at most until ctx ends. Calling it again waits for the
+// first call.
+func (m *Member) Stop(ctx context.Context) error {
+	m.once.Do(func() {
+		go func() {
+			defer close(m.done)
+			m.stop()
+			m.client.Close()
+			m.etcd.Server.HardStop() // Close alone waits for clients and for a new leader
+			m.wg.Wait()
+			m.etcd.Close()
+		}()
+	})
+	select {
+	case <-m.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("stop the database: %w", ctx.Err())
+	}
+}
+
+// Health is the member's state as it sees it itself; nothing is asked over a network.
+type Health struct {
+	Name, Member, Cluster string // ids in hexadecimal
+	HasLeader, IsLeader   bool
+	Revision              int64
+	Term, Applied         uint64
+	Size, InUse, Quota    int64 // bytes of the database file, in it, and allowed
+	Alarms                []string
+}
+
+// Health returns the state now.
+func (m *Member) Health() Health {
+	s := m.etcd.Server
+	h := Health{Name: m.cfg.Name, Member: m.id.Member, Cluster: m.id.Cluster, HasLeader: s.Leader() != 0, IsLeader: s.Leader() == s.MemberID(),
+		Term: s.Term(), Applied: s.AppliedIndex(), Quota: m.cfg.Quota}
+	select {
+	case <-s.StopNotify():
+		return h // its files are closed
+	default:
+	}
+	h.Revision, h.Size, h.InUse = s.KV().Rev(), s.Backend().Size(), s.Backend().SizeInUse()
+	for _, a := range s.Alarms() {
+		h.Alarms = append(h.Alarms, a.Alarm.String())
+	}
+	return h
+}
+
+// caretake keeps the database from filling up, and the disk from surprising it.
+func (m *Member) caretake(ctx context.Context) {
+	t := time.NewTicker(10 * time.Second)
+	defer t.Stop()
+	for {
+		if err := m.allocate(); err != nil {
+			m.cfg.Log.Warn("could not set space aside for the database", "err", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.Done():
+			return
+		case <-t.C:
+		}
+		h := m.Health()
+		if h.Size < h.Quota/10*8 && len(h.Alarms) == 0 {
+			continue
+		}
+		m.cfg.Log.Warn("the database is nearly full, compacting it", "size", h.Size, "in_use", h.InUse, "quota", h.Quota, "alarms", h.Alarms)
+		if err := m.Reclaim(ctx); err != nil && ctx.Err() == nil {
+			m.cfg.Log.Error("could not compact the database", "err", err)
+		}
+	}
+}
+
+// Reclaim forgets all old revisions, gives the room back to the file system and, when that made room, takes back the alarm that made
+// the database refuse writes. Writes wait meanwhile (0.3 s per 100 MB).
+func (m *Member) Reclaim(ctx context.Context) error {
+	s := m.etcd.Server
+	_, err := m.client.Compact(ctx, s.KV().Rev(), clientv3.WithCompactPhysical())
+	if err != nil && !isCompacted(err) {
+		return fmt.Errorf("compact the database: %w", err)
+	}
+	// not Maintenance.Defragment, which panics in process
+	if err := s.Backend().Defrag(); err != nil {
+		return fmt.Errorf("defragment the database: %w", err)
+	}
+	if h := m.Health(); h.Size >= h.Quota {
+		return errs.NoSpace("the database holds %d bytes of %d allowed and nothing can be forgotten", h.InUse, h.Quota)
+	}
+	_, err = m.client.AlarmDisarm(ctx, &clientv3.AlarmMember{MemberID: uint64(s.MemberID()), Alarm: etcdserverpb.AlarmType_NOSPACE})
+	if err != nil {
+		return fmt.Errorf("take back the alarm: %w", err)
+	}
+	return nil
+}
+
+func isCompacted(err error) bool {
+	return errors.Is(err, errCompacted)
+}

@@ -1,0 +1,216 @@
+package allocator
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"golang.org/x/time/rate"
+
+	"github.com/shoal-project/shoal/internal/errs"
+	"github.com/shoal-project/shoal/kvstore"
+)
+
+// CollectorConfig is what a collector needs. KV has no default.
+type CollectorConfig struct {
+	KV *KV
+	// Min and Max bound the ids that it may collect, with the prefix mask in them; 0 means no bound. Others belong to somebody else.
+	Min, Max ID
+	// Rate is how many records are collected per second; 0 means no limit.
+	Rate float64
+	Log  *slog.Logger
+}
+
+// Collector deletes records that nobody refers to. It needs no lock: two of them, or one that was taken for dead, do no harm.
+//
+// A record is deleted in the second round in which it is seen unused and unchanged, so between two rounds a node that uses a key only now
+// and then finds it again. The rounds are the caller's: every quarter of an hour, on one node, will do.
+type Collector struct {
+	cfg   CollectorConfig
+	limit *rate.Limiter
+	seen  map[string]int64 // path of the record or id → ModRevision, as it was when it was seen unused
+}
+
+// CollectStats is what one round did.
+type CollectStats struct {
+	Alive   int // records in use
+	Waiting int // unused, to be deleted in the next round
+	Deleted int
+	Saved   int // were to be deleted and came into use meanwhile
+	Foreign int // out of range
+}
+
+// NewCollector returns a collector that has seen nothing yet.
+func NewCollector(cfg CollectorConfig) (*Collector, error) {
+	if cfg.KV == nil {
+		return nil, errs.Invalid("a collector needs a store")
+	}
+	if cfg.Max == 0 {
+		cfg.Max = ^ID(0)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	c := &Collector{cfg: cfg, seen: map[string]int64{}}
+	if cfg.Rate > 0 {
+		c.limit = rate.NewLimiter(rate.Limit(cfg.Rate), max(int(cfg.Rate), 1))
+	}
+	return c, nil
+}
+
+// victim is something to delete: a record with its id, or an id alone that no record has.
+type victim struct {
+	Record
+	idRev  int64 // 0: there is no such id record of this key
+	orphan bool
+	keyRev int64 // of an orphan: of the record that the key has instead, 0 for none
+}
+
+// Run does one round. It is not safe for concurrent use. After an error the next round goes on where this one stopped.
+func (c *Collector) Run(ctx context.Context) (CollectStats, error) {
+	var s CollectStats
+	all, err := c.unused(ctx, &s)
+	if err != nil {
+		return s, err
+	}
+	var due []victim
+	now := make(map[string]int64, len(all))
+	for _, v := range all {
+		path, rev := c.cfg.KV.key(v.Key), v.Rev
+		if v.orphan {
+			path, rev = c.cfg.KV.id(v.ID), v.idRev
+		}
+		if c.seen[path] == rev {
+			due = append(due, v)
+		} else {
+			s.Waiting++
+		}
+		now[path] = rev
+	}
+	c.seen = now // what is deleted below leaves the next list; what is not is due in the next round
+	const perTxn = 4
+	return s, c.cfg.KV.chunks(len(due), perTxn, func(i int) int { return len(due[i].Key) }, func(from, to int) error {
+		if err := c.wait(ctx, to-from); err != nil {
+			return err
+		}
+		return wrap("collect unused ids", c.delete(ctx, due[from:to], &s))
+	})
+}
+
+// wait takes n from the rate limit, in portions that it can give.
+func (c *Collector) wait(ctx context.Context, n int) error {
+	for c.limit != nil && n > 0 {
+		k := min(n, c.limit.Burst())
+		if err := c.limit.WaitN(ctx, k); err != nil {
+			return wrap("wait for the rate limit", err)
+		}
+		n -= k
+	}
+	return nil
+}
+
+// delete removes the victims that are still what they were and still unused. When a condition does not hold the chunk is cut in halves.
+func (c *Collector) delete(ctx context.Context, vs []victim, s *CollectStats) error {
+	k := c.cfg.KV
+	var t kvstore.Txn
+	for _, v := range vs {
+		key, id := k.key(v.Key), k.id(v.ID)
+		switch {
+		case v.orphan:
+			t.If = append(t.If, kvstore.Unchanged(id, v.idRev), kvstore.Unchanged(key, v.keyRev))
+			t.Then = append(t.Then, kvstore.Delete(id))
+			if v.keyRev == 0 { // a node that uses it will make the record again
+				t.If = append(t.If, kvstore.NoneUnder(k.refs(v.Key)))
+			}
+		default:
+			t.If = append(t.If, kvstore.Unchanged(key, v.Rev), kvstore.NoneUnder(k.refs(v.Key)))
+			t.Then = append(t.Then, kvstore.Delete(key))
+			if v.idRev != 0 {
+				t.If = append(t.If, kvstore.Unchanged(id, v.idRev))
+				t.Then = append(t.Then, kvstore.Delete(id))
+			}
+		}
+	}
+	r, err := k.c.Txn(ctx, t)
+	switch {
+	case err != nil && !errors.Is(err, kvstore.ErrTooLarge):
+		return err
+	case err == nil && r.Succeeded:
+		s.Deleted += len(vs)
+		return nil
+	case err != nil && len(vs) == 1:
+		return err
+	case len(vs) == 1:
+		s.Saved++
+		return nil
+	}
+	if err := c.delete(ctx, vs[:len(vs)/2], s); err != nil {
+		return err
+	}
+	return c.delete(ctx, vs[len(vs)/2:], s)
+}
+
+// unused lists the records without references, and the ids without records. The lists are not of one revision: what
+// is deleted is decided by the transaction.
+func (c *Collector) unused(ctx context.Context, s *CollectStats) ([]victim, error) {
+	k := c.cfg.KV
+	used := map[string]bool{}
+	_, err := k.c.List(ctx, k.prefix+"refs/", func(kvs []kvstore.KeyValue) error {
+		for _, kv := range kvs {
+			if key, _, ok := k.isRef(kv.Key); ok {
+				used[key] = true
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, wrap("list references", err)
+	}
+	ids := map[ID]kvstore.KeyValue{}
+	_, err = k.c.List(ctx, k.prefix+"ids/", func(kvs []kvstore.KeyValue) error {
+		for _, kv := range kvs {
+			id, err := parseID(kv.Key[len(k.prefix)+len("ids/"):])
+			if err != nil || CheckKey(string(kv.Value)) != nil {
+				c.cfg.Log.Warn("id is unreadable, leaving it alone", "key", kv.Key)
+				continue
+			}
+			ids[id] = kv
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, wrap("list ids", err)
+	}
+	var out []victim
+	recs := map[string]Record{}
+	err = k.List(ctx, func(page []Record) error {
+		for _, r := range page {
+			recs[r.Key] = r
+			v := victim{Record: r}
+			if kv, ok := ids[r.ID]; ok && string(kv.Value) == r.Key {
+				v.idRev = kv.ModRevision
+				delete(ids, r.ID)
+			}
+			switch {
+			case r.ID < c.cfg.Min || r.ID > c.cfg.Max:
+				s.Foreign++
+			case used[escape(r.Key)]:
+				s.Alive++
+			default:
+				out = append(out, v)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for id, kv := range ids { // no record has this id
+		if id < c.cfg.Min || id > c.cfg.Max {
+			continue
+		}
+		key := string(kv.Value)
+		out = append(out, victim{Record: Record{Key: key, ID: id}, idRev: kv.ModRevision, orphan: true, keyRev: recs[key].Rev})
+	}
+	return out, nil
+}

@@ -1,0 +1,304 @@
+package kvtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shoal-project/shoal/internal/errs"
+	"github.com/shoal-project/shoal/kvstore"
+)
+
+// Run tests the backend that open returns; open is called once per test and cleans up after itself with t.Cleanup. minTTL is
+// the shortest lease that the backend grants.
+func Run(t *testing.T, minTTL time.Duration, open func(t *testing.T) kvstore.Backend) {
+	for _, tt := range []struct {
+		name string
+		f    func(*env)
+	}{
+		{"keys", keys}, {"empty value is not a missing key", emptyValue}, {"paged list at one revision", pages}, {"compares", compares},
+		{"transaction is all or nothing", allOrNothing}, {"limits", limits}, {"reads within a transaction", innerReads},
+		{"old revisions", oldRevisions}, {"watch", watch}, {"watch from the past", watchPast}, {"watch from now", watchNow}, {"progress", progress},
+		{"list and watch", listAndWatch}, {"watcher after compaction", watcherCompacted}, {"lease", lease}, {"revoke", revoke},
+		{"update if different", updateIfDifferent}, {"update if unchanged", updateIfUnchanged}, {"operations under a lock", ifLocked},
+		{"lock", lock}, {"lock waiter gives up", lockGivesUp}, {"lock is fenced", lockFenced}, {"lock queues", lockQueues}, {"locks of nested paths", lockNested}, {"lock of a lost lease", lockLost}, {"stale locks", lockStale}, {"close", closed},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			b := open(t)
+			c := kvstore.New(b, kvstore.Config{Page: 7, CheckInterval: 50 * time.Millisecond})
+			t.Cleanup(func() { c.Close() })
+			tt.f(&env{T: t, b: b, c: c, minTTL: minTTL})
+		})
+	}
+}
+
+type env struct {
+	*testing.T
+	b      kvstore.Backend
+	c      *kvstore.Client
+	minTTL time.Duration
+}
+
+// other returns one more client of the same store, as another process would have.
+func (e *env) other() *kvstore.Client {
+	c := kvstore.New(unclosed{e.b}, kvstore.Config{Page: 7, CheckInterval: 50 * time.Millisecond})
+	e.Cleanup(func() { c.Close() })
+	return c
+}
+
+// unclosed is a backend whose closing leaves the others theirs.
+type unclosed struct{ kvstore.Backend }
+
+func (unclosed) Close() error { return nil }
+
+func (e *env) must(err error) {
+	e.Helper()
+	if err != nil {
+		e.Fatal(err)
+	}
+}
+
+func (e *env) put(key, value string) int64 {
+	e.Helper()
+	_, rev, err := e.c.Update(e.Context(), key, []byte(value), 0)
+	e.must(err)
+	return rev
+}
+
+// wait polls until ok says so.
+func (e *env) wait(what string, ok func() bool) {
+	e.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			e.Fatalf("waited too long: %s", what)
+		}
+	}
+}
+
+func keys(e *env) {
+	ctx := e.Context()
+	if _, ok, err := e.c.Get(ctx, "a"); ok || err != nil {
+		e.Errorf("missing key: %v %v", ok, err)
+	}
+	r1 := e.put("a", "1")
+	r2 := e.put("a", "2")
+	kv, ok, err := e.c.Get(ctx, "a")
+	if err != nil || !ok || string(kv.Value) != "2" || kv.CreateRevision != r1 || kv.ModRevision != r2 || kv.Version != 2 || r2 != r1+1 {
+		e.Errorf("%+v %v %v, revisions %d %d", kv, ok, err, r1, r2)
+	}
+	created, _, err := e.c.CreateOnly(ctx, "a", nil, 0)
+	if created || err != nil {
+		e.Errorf("created over an existing key: %v %v", created, err)
+	}
+	changed, r3, err := e.c.Remove(ctx, "a")
+	if !changed || err != nil || r3 != r2+1 {
+		e.Errorf("remove: %v %d %v", changed, r3, err)
+	}
+	changed, r4, err := e.c.Remove(ctx, "a")
+	if changed || err != nil || r4 != r3 {
+		e.Errorf("remove again: %v %d %v", changed, r4, err)
+	}
+	created, _, err = e.c.CreateOnly(ctx, "a", nil, 0)
+	if !created || err != nil {
+		e.Errorf("create after remove: %v %v", created, err)
+	}
+	for _, k := range []string{"p/1", "p/2", "p0", "p"} {
+		e.put(k, "")
+	}
+	if n, _, err := e.c.RemovePrefix(ctx, "p/"); n != 2 || err != nil {
+		e.Errorf("remove prefix: %d %v", n, err)
+	}
+}
+
+func emptyValue(e *env) {
+	e.put("a", "")
+	kv, ok, err := e.c.Get(e.Context(), "a")
+	if !ok || err != nil || len(kv.Value) != 0 {
+		e.Errorf("%+v %v %v", kv, ok, err)
+	}
+}
+
+func pages(e *env) {
+	var want []string
+	for i := range 30 {
+		k := fmt.Sprintf("p/%02d", i)
+		want = append(want, k)
+		e.put(k, k)
+	}
+	e.put("q", "")
+	var got []string
+	first := e.put("p/00", "again")
+	n := 0
+	head, err := e.c.List(e.Context(), "p/", func(kvs []kvstore.KeyValue) error {
+		if n++; n == 1 { // what happens between two pages is not seen
+			e.put("p/29", "late")
+			e.put("p/30", "late")
+			_, _, err := e.c.Remove(e.Context(), "p/28")
+			e.must(err)
+		}
+		for _, kv := range kvs {
+			got = append(got, kv.Key)
+			if kv.Key == "p/29" && string(kv.Value) != "p/29" {
+				e.Errorf("p/29 is %q", kv.Value)
+			}
+		}
+		return nil
+	})
+	if err != nil || strings.Join(got, " ") != strings.Join(want, " ") || n != 5 || head.Revision != first {
+		e.Errorf("%d pages at %d (want %d), %v: %v", n, head.Revision, first, err, got)
+	}
+	r, err := e.c.Range(e.Context(), kvstore.Range{Key: "p/", End: kvstore.PrefixEnd("p/"), CountOnly: true})
+	if err != nil || r.Count != 30 || len(r.KVs) != 0 {
+		e.Errorf("count %+v %v", r, err)
+	}
+}
+
+func compares(e *env) {
+	rev := e.put("a", "1")
+	e.put("b", "1")
+	for _, tt := range []struct {
+		name string
+		cmp  []kvstore.Compare
+		want bool
+	}{
+		{"none", nil, true},
+		{"missing", []kvstore.Compare{kvstore.Missing("x")}, true},
+		{"not missing", []kvstore.Compare{kvstore.Missing("a")}, false},
+		{"unchanged", []kvstore.Compare{kvstore.Unchanged("a", rev)}, true},
+		{"changed", []kvstore.Compare{kvstore.Unchanged("a", rev-1)}, false},
+		{"missing has revision 0", []kvstore.Compare{kvstore.Unchanged("x", 0)}, true},
+		{"version", []kvstore.Compare{{Key: "a", Target: kvstore.TargetVersion, Equal: 1}}, true},
+		{"no lease", []kvstore.Compare{{Key: "a", Target: kvstore.TargetLease}}, true},
+		{"nothing under a prefix", []kvstore.Compare{kvstore.NoneUnder("x")}, true},
+		{"one key under a prefix", []kvstore.Compare{kvstore.NoneUnder("b")}, false},
+		{"range of old keys", []kvstore.Compare{{Key: "a", End: "c", Target: kvstore.TargetVersion, Equal: 1}}, true},
+		{"range with one changed", []kvstore.Compare{{Key: "a", End: "c", Target: kvstore.TargetMod, Equal: rev}}, false},
+		{"range up to a changed one", []kvstore.Compare{{Key: "a", End: "b", Target: kvstore.TargetMod, Equal: rev}}, true},
+		{"all must hold", []kvstore.Compare{kvstore.Unchanged("a", rev), kvstore.Missing("b")}, false},
+	} {
+		r, err := e.c.Txn(e.Context(), kvstore.Txn{If: tt.cmp, Then: []kvstore.Op{kvstore.Get("a")}, Else: []kvstore.Op{kvstore.Get("a"), kvstore.Get("b")}})
+		if err != nil || r.Succeeded != tt.want || tt.want != (len(r.Results) == 1) {
+			e.Errorf("%s: %+v %v", tt.name, r, err)
+		}
+	}
+}
+
+func allOrNothing(e *env) {
+	ctx := e.Context()
+	r, err := e.c.Txn(ctx, kvstore.Txn{Then: []kvstore.Op{kvstore.Put("a", []byte("1")), kvstore.Put("b", []byte("1"))}})
+	e.must(err)
+	for _, k := range []string{"a", "b"} {
+		if kv, _, err := e.c.Get(ctx, k); err != nil || kv.ModRevision != r.Revision {
+			e.Errorf("%s: %+v %v, want revision %d", k, kv, err, r.Revision)
+		}
+	}
+	_, err = e.c.Txn(ctx, kvstore.Txn{Then: []kvstore.Op{kvstore.Put("c", nil), {Type: kvstore.OpPut, Key: "d", Lease: 4711}}})
+	if !errors.Is(err, kvstore.ErrLeaseExpired) {
+		e.Errorf("unknown lease: %v", err)
+	}
+	if _, ok, err := e.c.Get(ctx, "c"); ok || err != nil {
+		e.Errorf("half a transaction: %v %v", ok, err)
+	}
+	r, err = e.c.Txn(ctx, kvstore.Txn{If: []kvstore.Compare{kvstore.Missing("a")}, Then: []kvstore.Op{kvstore.Delete("b")}})
+	if err != nil || r.Succeeded {
+		e.Errorf("%+v %v", r, err)
+	}
+	if _, ok, _ := e.c.Get(ctx, "b"); !ok {
+		e.Error("the transaction did not hold but happened")
+	}
+}
+
+func limits(e *env) {
+	var many []kvstore.Op
+	for i := range kvstore.MaxTxnOps + 1 {
+		many = append(many, kvstore.Put(fmt.Sprint(i), nil))
+	}
+	big := []kvstore.Op{kvstore.Put("a", make([]byte, kvstore.MaxTxnBytes))}
+	for _, tt := range []struct {
+		name string
+		ops  []kvstore.Op
+		want error
+	}{
+		{"most operations", many[1:], nil},
+		{"too many operations", many, kvstore.ErrTooLarge},
+		{"largest value", []kvstore.Op{kvstore.Put("a", make([]byte, kvstore.MaxTxnBytes-1))}, nil},
+		{"too large", big, kvstore.ErrTooLarge},
+		{"one key twice", []kvstore.Op{kvstore.Put("a", nil), kvstore.Delete("a")}, kvstore.ErrDuplicateKey},
+	} {
+		if _, err := e.b.Txn(e.Context(), kvstore.Txn{Then: tt.ops}); !errors.Is(err, tt.want) {
+			e.Errorf("%s: %v", tt.name, err)
+		}
+	}
+	if !errs.Is(kvstore.ErrTooLarge, errs.TooLargeClass) {
+		e.Error("class")
+	}
+}
+
+func innerReads(e *env) {
+	e.put("a", "old")
+	r, err := e.c.Txn(e.Context(), kvstore.Txn{Then: []kvstore.Op{kvstore.Get("a"), kvstore.Put("a", []byte("new")), kvstore.Get("a"), kvstore.Delete("b")}})
+	e.must(err)
+	if len(r.Results) != 4 || string(r.Results[0].KVs[0].Value) != "old" || string(r.Results[2].KVs[0].Value) != "new" || r.Results[3].Deleted != 0 {
+		e.Errorf("%+v", r)
+	}
+}
+
+func oldRevisions(e *env) {
+	ctx := e.Context()
+	r1 := e.put("a", "1")
+	r2 := e.put("a", "2")
+	r, err := e.c.Range(ctx, kvstore.Range{Key: "a", Revision: r1})
+	if err != nil || string(r.KVs[0].Value) != "1" || r.Revision != r2 {
+		e.Errorf("%+v %v", r, err)
+	}
+	if _, err := e.c.Range(ctx, kvstore.Range{Key: "a", Revision: r2 + 1}); !errors.Is(err, kvstore.ErrFuture) {
+		e.Errorf("future: %v", err)
+	}
+	e.must(e.c.Compact(ctx, r2))
+	if _, err := e.c.Range(ctx, kvstore.Range{Key: "a", Revision: r1}); !errors.Is(err, kvstore.ErrCompacted) {
+		e.Errorf("compacted: %v", err)
+	}
+	if r, err := e.c.Range(ctx, kvstore.Range{Key: "a", Revision: r2}); err != nil || string(r.KVs[0].Value) != "2" {
+		e.Errorf("at the compaction: %+v %v", r, err)
+	}
+	if err := e.c.Compact(ctx, r2); !errors.Is(err, kvstore.ErrCompacted) {
+		e.Errorf("compact twice: %v", err)
+	}
+	if err := e.c.Compact(ctx, r2+1); !errors.Is(err, kvstore.ErrFuture) {
+		e.Errorf("compact the future: %v", err)
+	}
+}
+
+func closed(e *env) {
+	ctx, cancel := context.WithTimeout(e.Context(), 20*time.Second)
+	defer cancel()
+	h, err := e.c.Head(ctx)
+	e.must(err)
+	s := e.c.Watch(ctx, "", h.Revision+1)
+	got := make(chan error, 2)
+	go func() { _, err := s.Next(); got <- err }()
+	w := e.c.NewWatcher("x/")
+	go func() {
+		got <- w.Run(ctx, func(b kvstore.Batch) error {
+			if b.ListDone {
+				e.c.Close()
+			}
+			return nil
+		})
+	}()
+	for range 2 {
+		if err := <-got; !errors.Is(err, kvstore.ErrClosed) {
+			e.Errorf("watch: %v", err)
+		}
+	}
+	if _, _, err := e.c.Get(ctx, "a"); !errors.Is(err, kvstore.ErrClosed) {
+		e.Errorf("get: %v", err)
+	}
+	if _, _, err := e.c.Update(ctx, "a", nil, 0); !errors.Is(err, kvstore.ErrClosed) {
+		e.Errorf("update: %v", err)
+	}
+	e.must(e.c.Close())
+}
