@@ -1,0 +1,28 @@
+package rest
+
+import "slices"
+
+type methods = map[string]handler
+
+// endpoints is the whole API.
+func (s *Server) endpoints() []endpoint {
+	return slices.Concat(
+		s.serverEndpoints(),
+		operationEndpoints(),
+		projectEndpoints(),
+		needs(func(s *Services) bool { return s.Instances != nil }, instanceEndpoints()),
+		needs(func(s *Services) bool { return s.Profiles != nil }, profileEndpoints()),
+		needs(func(s *Services) bool { return s.Images != nil }, imageEndpoints()),
+		needs(func(s *Services) bool { return s.Networks != nil }, networkEndpoints()),
+		needs(func(s *Services) bool { return s.Storage != nil }, storageEndpoints()),
+		miscEndpoints(),
+	)
+}
+
+// needs marks endpoints of a service that a daemon may not have; they answer 501 then.
+func needs(has func(*Services) bool, list []endpoint) []endpoint {
+	for i := range list {
+		list[i].has = has
+	}
+	return list
+}

@@ -1,0 +1,107 @@
+package rest
+
+import (
+	"context"
+
+	"github.com/shoal-project/shoal/api"
+)
+
+// ProjectService keeps projects; identity/project satisfies it.
+type ProjectService interface {
+	List() ([]api.Project, error)
+	Get(api.ProjectName) (api.Project, error)
+	Exists(api.ProjectName) error
+	Effective(name api.ProjectName, feature string) (api.ProjectName, error)
+	Create(ctx context.Context, name string, put api.ProjectPut) (api.ProjectName, error)
+	Update(ctx context.Context, name api.ProjectName, put api.ProjectPut) error
+	Delete(ctx context.Context, name api.ProjectName) error
+}
+
+func projectEndpoints() []endpoint {
+	return []endpoint{
+		{path: "/1.0/projects", methods: methods{"GET": projectsGet, "POST": projectsPost}},
+		{path: "/1.0/projects/{name}", methods: methods{
+			"GET": projectGet, "PUT": projectPut, "PATCH": projectPatch, "DELETE": projectDelete}},
+	}
+}
+
+func projectURL(name string) string { return "/1.0/projects/" + name }
+
+func projectsGet(r *request) response {
+	list, err := r.svc.Projects.List()
+	if err != nil {
+		return fail(err)
+	}
+	return listing(r, list, func(p api.Project) string { return projectURL(p.Name) })
+}
+
+func projectsPost(r *request) response {
+	var post api.ProjectsPost
+	if err := r.decode(&post); err != nil {
+		return fail(err)
+	}
+	name, err := r.svc.Projects.Create(r.Context(), post.Name, post.ProjectPut)
+	if err != nil {
+		return fail(err)
+	}
+	r.project = name
+	r.lifecycle("project-created", projectURL(name.String()), nil)
+	return created(projectURL(name.String()))
+}
+
+// projectOf reads the project that the path names.
+func projectOf(r *request) (api.ProjectName, api.Project, error) {
+	name, err := api.ParseProjectName(r.PathValue("name"))
+	if err != nil {
+		return name, api.Project{}, err
+	}
+	p, err := r.svc.Projects.Get(name)
+	return name, p, err
+}
+
+func projectGet(r *request) response {
+	_, p, err := projectOf(r)
+	if err != nil {
+		return fail(err)
+	}
+	return reply(p, p.ProjectPut)
+}
+
+func projectPut(r *request) response   { return projectChange(r, false) }
+func projectPatch(r *request) response { return projectChange(r, true) }
+
+func projectChange(r *request, merge bool) response {
+	name, p, err := projectOf(r)
+	if err != nil {
+		return fail(err)
+	}
+	if err := r.ifMatch(p.ProjectPut); err != nil {
+		return fail(err)
+	}
+	var put api.ProjectPut
+	if merge {
+		put = p.ProjectPut
+	}
+	if err := r.decode(&put); err != nil {
+		return fail(err)
+	}
+	if err := r.svc.Projects.Update(r.Context(), name, put); err != nil {
+		return fail(err)
+	}
+	r.project = name
+	r.lifecycle("project-updated", projectURL(name.String()), nil)
+	return empty()
+}
+
+func projectDelete(r *request) response {
+	name, _, err := projectOf(r)
+	if err != nil {
+		return fail(err)
+	}
+	if err := r.svc.Projects.Delete(r.Context(), name); err != nil {
+		return fail(err)
+	}
+	r.project = name
+	r.lifecycle("project-deleted", projectURL(name.String()), nil)
+	return empty()
+}

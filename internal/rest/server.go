@@ -1,0 +1,206 @@
+package rest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/shoal-project/shoal/api"
+	"github.com/shoal-project/shoal/cluster/events"
+	"github.com/shoal-project/shoal/identity/caller"
+	"github.com/shoal-project/shoal/image"
+	"github.com/shoal-project/shoal/instance"
+	"github.com/shoal-project/shoal/instance/profile"
+	"github.com/shoal-project/shoal/internal/clock"
+	"github.com/shoal-project/shoal/internal/errs"
+	"github.com/shoal-project/shoal/internal/op"
+)
+
+// HeaderTimeout is how long a client may take to send its request's header.
+const HeaderTimeout = 5 * time.Second
+
+// maxHeader bounds a request's header in bytes.
+const maxHeader = 64 << 10
+
+// Deps is what the server needs before it is ready.
+type Deps struct {
+	Logger *slog.Logger
+	Clock  clock.Clock
+	Events *events.Hub
+	// Shutdown is called once when a client asks for it; force means not to wait for running operations.
+	Shutdown func(force bool, timeout time.Duration)
+}
+
+// Services is what the endpoints call. A nil service makes its endpoints answer 501.
+type Services struct {
+	Operations *op.Registry
+	Server     ServerService
+	Projects   ProjectService
+	Instances  *instance.Service
+	Profiles   *profile.Service
+	Images     *image.Service
+	Networks   NetworkService
+	Storage    StorageService
+	Warnings   func() []api.Warning
+	Resources  func() (any, error)
+}
+
+// Server is the HTTP handler. Safe for concurrent use.
+type Server struct {
+	d        Deps
+	svc      atomic.Pointer[Services]
+	stopping atomic.Bool
+	asked    atomic.Bool // shutdown was asked for
+	streams  context.Context
+	cut      context.CancelFunc
+	mux      *http.ServeMux
+}
+
+// New returns a server that answers 503 until SetReady.
+func New(d Deps) (*Server, error) {
+	if d.Logger == nil || d.Events == nil {
+		return nil, fmt.Errorf("rest: Logger and Events are required")
+	}
+	if d.Clock == nil {
+		d.Clock = clock.Real{}
+	}
+	if d.Shutdown == nil {
+		d.Shutdown = func(bool, time.Duration) {}
+	}
+	s := &Server{d: d, mux: http.NewServeMux()}
+	s.streams, s.cut = context.WithCancel(context.Background())
+	s.routes()
+	return s, nil
+}
+
+// SetReady opens the endpoints. Call it once, when all services run.
+func (s *Server) SetReady(svc Services) { s.svc.Store(&svc) }
+
+// SetStopping makes every request but those for events and operations answer 503.
+func (s *Server) SetStopping() { s.stopping.Store(true) }
+
+// CloseStreams ends events streams and websockets, which http.Server.Shutdown does not know of.
+func (s *Server) CloseStreams() { s.cut() }
+
+// HTTPServer returns an http.Server with the house's limits around the handler.
+func (s *Server) HTTPServer() *http.Server {
+	return &http.Server{
+		Handler:           s,
+		ReadHeaderTimeout: HeaderTimeout,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    maxHeader,
+		ConnContext:       connContext,
+		ErrorLog:          slog.NewLogLogger(s.d.Logger.Handler(), slog.LevelDebug),
+		BaseContext:       func(net.Listener) context.Context { return s.streams },
+	}
+}
+
+// handler serves one method of one path.
+type handler func(r *request) response
+
+// endpoint is a path of the API with the methods that it has.
+type endpoint struct {
+	path    string
+	methods map[string]handler
+	early   bool // works before the daemon is ready and while it stops
+	has     func(*Services) bool
+}
+
+func (s *Server) routes() {
+	for _, e := range s.endpoints() {
+		s.mux.HandleFunc(e.path, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, e) })
+	}
+	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		fail(errs.NotFound("not found")).write(w, r)
+	})
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if strings.Contains(r.URL.Path, "//") || strings.Contains(r.URL.Path, "/../") {
+		fail(errs.NotFound("not found")).write(w, r) // the mux would redirect, which clients do not follow
+		return
+	}
+	s.mux.ServeHTTP(w, r)
+}
+
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, e endpoint) {
+	began := s.d.Clock.Now()
+	rec := &recorder{ResponseWriter: w}
+	defer func() {
+		if p := recover(); p != nil {
+			if p == http.ErrAbortHandler {
+				panic(p) // a handler wants the connection broken
+			}
+			s.d.Logger.Error("request panicked", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			if !rec.wrote {
+				fail(fmt.Errorf("internal error; see the daemon's log")).write(rec, r)
+			}
+		}
+		who, _ := caller.From(r.Context())
+		s.d.Logger.Debug("request", "method", r.Method, "path", r.URL.Path, "status", rec.status,
+			"user", who.Username, "protocol", who.Protocol, "took", s.d.Clock.Now().Sub(began))
+	}()
+	s.answer(rec, r, e).write(rec, r)
+}
+
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, e endpoint) response {
+	h := e.methods[r.Method]
+	if h == nil && r.Method == http.MethodHead {
+		h = e.methods[http.MethodGet]
+	}
+	if h == nil {
+		return fail(errs.Unsupported("not implemented"))
+	}
+	svc := s.svc.Load()
+	if !e.early {
+		if s.stopping.Load() {
+			return fail(errs.Unavailable("LXD is shutting down"))
+		}
+		if svc == nil {
+			return fail(errs.Unavailable("LXD daemon setup in progress"))
+		}
+	}
+	if svc == nil {
+		svc = &Services{}
+	}
+	if e.has != nil && !e.has(svc) {
+		return fail(errs.Unsupported("not implemented"))
+	}
+	req := &request{Request: r, w: w, svc: svc, srv: s}
+	if err := req.parseQuery(); err != nil {
+		return fail(err)
+	}
+	return h(req)
+}
+
+// recorder remembers the status for the log line.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	wrote  bool
+}
+
+func (r *recorder) WriteHeader(code int) {
+	if !r.wrote {
+		r.status, r.wrote = code, true
+	}
+	r.ResponseWriter.WriteHeader(code)
+}
+
+func (r *recorder) Write(b []byte) (int, error) {
+	if !r.wrote {
+		r.status, r.wrote = http.StatusOK, true
+	}
+	return r.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController and the websocket library reach Hijack.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
