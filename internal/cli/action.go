@@ -61,7 +61,7 @@ func (a *app) action(verb, short, example string, f *actionFlags) *cobra.Command
 	cmd := &cobra.Command{
 		Use: verb + " <instance> [<instance>...]", Short: short, Example: example, ValidArgsFunction: completer(a.completeInstances),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			names, err := locals(args)
+			names, err := a.locals(args)
 			if err != nil {
 				return err
 			}
@@ -186,7 +186,7 @@ func (a *app) cmdDelete() *cobra.Command {
 		Use: "delete <instance>[/<snapshot>] [<instance>[/<snapshot>]...]", Aliases: []string{"rm"}, Short: "Delete instances and snapshots", Args: nargs(1, -1),
 		Example: "  shoal delete web\n  shoal delete web --force\n  shoal delete web/before-upgrade", ValidArgsFunction: completer(a.completeInstances),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			names, err := locals(args)
+			names, err := a.locals(args)
 			if err != nil {
 				return err
 			}
@@ -254,7 +254,7 @@ func (a *app) cmdRename() *cobra.Command {
 		Use: "rename <instance> <new-name>", Short: "Rename instances", Args: nargs(2, 2), Example: "  shoal rename web www",
 		ValidArgsFunction: completer(a.completeInstances).first(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			names, err := locals(args)
+			names, err := a.locals(args)
 			if err != nil {
 				return err
 			}

@@ -92,7 +92,7 @@ func consoleFlag(cmd *cobra.Command, console *string) {
 // create makes an instance and returns its name, which the server chooses when the user has not.
 func (a *app) create(cmd *cobra.Command, f *createFlags, args []string) (*client.Client, string, error) {
 	ctx := cmd.Context()
-	image, name, err := createNames(f, args)
+	image, name, err := a.createNames(f, args)
 	if err != nil {
 		return nil, "", err
 	}
@@ -146,23 +146,23 @@ func (a *app) create(cmd *cobra.Command, f *createFlags, args []string) (*client
 	return c, name, nil
 }
 
-func createNames(f *createFlags, args []string) (image, name string, err error) {
+func (a *app) createNames(f *createFlags, args []string) (image, name string, err error) {
 	switch {
 	case f.empty && len(args) > 1:
 		return "", "", usagef("--empty cannot be combined with an image name")
 	case f.empty && len(args) == 1:
-		name, err = local(args[0])
+		name, err = a.local(args[0])
 		return "", name, err
 	case !f.empty && len(args) == 0:
 		return "", "", usagef("Missing image name; \"shoal image list\" shows what there is, --empty makes an instance without one")
 	case f.empty:
 		return "", "", nil
 	}
-	if image, err = named(args[0], "image"); err != nil {
+	if image, err = a.named(args[0], "image"); err != nil {
 		return "", "", err
 	}
 	if len(args) > 1 {
-		name, err = local(args[1])
+		name, err = a.local(args[1])
 	}
 	return image, name, err
 }

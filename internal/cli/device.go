@@ -66,7 +66,7 @@ func (a *app) deviceCommand(o deviceOwner, verb, rest, short, example string, mi
 		Use: verb + " <" + o.name + "> " + rest, Short: short, Example: "  " + cmd + example, Args: nargs(minArgs, maxArgs),
 		ValidArgsFunction: o.complete.first(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name, err := named(args[0], o.name)
+			name, err := a.named(args[0], o.name)
 			if err != nil {
 				return err
 			}
@@ -156,7 +156,7 @@ func (a *app) afterwards(cmd *cobra.Command, say func(name string, args []string
 		if err := run(cmd, args); err != nil {
 			return err
 		}
-		name, _ := local(args[0])
+		name, _ := a.local(args[0])
 		say(name, args)
 		return nil
 	}

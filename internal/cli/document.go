@@ -46,7 +46,7 @@ func (n noun) open(ctx context.Context, a *app, args []string, want int) (*docum
 	name := ""
 	if !n.optional || len(args) > want {
 		var err error
-		if name, err = local(args[0]); err != nil {
+		if name, err = a.local(args[0]); err != nil {
 			return nil, nil, err
 		}
 		if name == "" && !n.optional {

@@ -76,7 +76,7 @@ func (f *execFlags) interactive(in, out bool) (bool, error) {
 }
 
 func (a *app) exec(ctx context.Context, f *execFlags, args []string) error {
-	name, err := named(args[0], "instance")
+	name, err := a.named(args[0], "instance")
 	if err != nil {
 		return err
 	}
@@ -185,7 +185,7 @@ func (a *app) cmdConsole() *cobra.Command {
 		Long:    "Attach to instance consoles\n\nCtrl+a q detaches. --show-log prints what the console has said so far.",
 		Example: "  shoal console web\n  shoal console web --show-log",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name, err := named(args[0], "instance")
+			name, err := a.named(args[0], "instance")
 			if err != nil {
 				return err
 			}

@@ -26,16 +26,16 @@ func (a *app) fileDelete() *cobra.Command {
 		Use: "delete <instance>/<path> [<instance>/<path>...]", Aliases: []string{"rm"}, Short: "Delete files in instances", Args: nargs(1, -1),
 		Example: "  shoal file delete web/tmp/old",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			files, err := a.instancePaths(args)
+			if err != nil {
+				return err
+			}
 			c, err := a.connect(cmd.Context())
 			if err != nil {
 				return err
 			}
-			for _, arg := range args {
-				inst, p, err := instancePath(arg)
-				if err != nil {
-					return err
-				}
-				if err := c.DeleteFile(cmd.Context(), inst, p); err != nil {
+			for _, f := range files {
+				if err := c.DeleteFile(cmd.Context(), f.instance, f.path); err != nil {
 					return err
 				}
 			}
@@ -48,7 +48,7 @@ func (a *app) fileEdit() *cobra.Command {
 	return &cobra.Command{
 		Use: "edit <instance>/<path>", Short: "Edit files in instances", Args: nargs(1, 1), Example: "  shoal file edit web/etc/hosts\n  shoal file edit web/etc/hosts < hosts",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			inst, p, err := instancePath(args[0])
+			inst, p, err := a.instancePath(args[0])
 			if err != nil {
 				return err
 			}
@@ -103,11 +103,7 @@ that ends with a slash is a directory.`,
 			return nil, cobra.ShellCompDirectiveDefault
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.connect(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return a.push(cmd.Context(), c, &f, args[:len(args)-1], args[len(args)-1])
+			return a.push(cmd.Context(), &f, args[:len(args)-1], args[len(args)-1])
 		},
 	}
 	fs := cmd.Flags()
@@ -131,12 +127,16 @@ func parseMode(s string) (int, error) {
 	return int(m), nil
 }
 
-func (a *app) push(ctx context.Context, c *client.Client, f *pushFlags, sources []string, target string) error {
-	inst, dest, err := instancePath(target)
+func (a *app) push(ctx context.Context, f *pushFlags, sources []string, target string) error {
+	inst, dest, err := a.instancePath(target)
 	if err != nil {
 		return err
 	}
 	mode, err := parseMode(f.mode)
+	if err != nil {
+		return err
+	}
+	c, err := a.connect(ctx)
 	if err != nil {
 		return err
 	}

@@ -23,11 +23,7 @@ func (a *app) filePull() *cobra.Command {
 		Long:    "Pull files from instances\n\nThe target \"-\" is standard output.",
 		Example: "  shoal file pull web/etc/hosts .\n  shoal file pull -r web/var/log ./logs/\n  shoal file pull web/etc/os-release -",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.connect(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return a.pull(cmd.Context(), c, args[:len(args)-1], args[len(args)-1], mkdir, recursive)
+			return a.pull(cmd.Context(), args[:len(args)-1], args[len(args)-1], mkdir, recursive)
 		},
 	}
 	cmd.Flags().BoolVarP(&mkdir, "create-dirs", "p", false, "Create any directories necessary")
@@ -35,7 +31,15 @@ func (a *app) filePull() *cobra.Command {
 	return cmd
 }
 
-func (a *app) pull(ctx context.Context, c *client.Client, sources []string, target string, mkdir, recursive bool) error {
+func (a *app) pull(ctx context.Context, args []string, target string, mkdir, recursive bool) error {
+	sources, err := a.instancePaths(args)
+	if err != nil {
+		return err
+	}
+	c, err := a.connect(ctx)
+	if err != nil {
+		return err
+	}
 	toDir := strings.HasSuffix(target, "/")
 	st, err := os.Stat(target)
 	switch {
@@ -64,10 +68,8 @@ func (a *app) pull(ctx context.Context, c *client.Client, sources []string, targ
 		return errOneFile
 	}
 	for _, src := range sources {
-		inst, p, err := instancePath(src)
-		if err != nil {
-			return err
-		}
+		inst, p := src.instance, src.path
+		var err error
 		switch {
 		case target == "-":
 			err = a.pullToStdout(ctx, c, inst, p)

@@ -93,7 +93,7 @@ Column shorthand chars:
 		Example: "  shoal image list\n  shoal image list os=Debian -c lfs -f csv",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 && strings.HasSuffix(args[0], ":") {
-				if _, err := local(args[0]); err != nil {
+				if _, err := a.local(args[0]); err != nil {
 					return err
 				}
 				args = args[1:]
@@ -145,7 +145,7 @@ func (a *app) imageInfo() *cobra.Command {
 		Use: "info <image>", Short: "Show useful information about images", Args: nargs(1, 1), Example: "  shoal image info debian",
 		ValidArgsFunction: completer(a.completeImages).first(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name, err := named(args[0], "image")
+			name, err := a.named(args[0], "image")
 			if err != nil {
 				return err
 			}
@@ -224,7 +224,7 @@ func (a *app) imageDelete() *cobra.Command {
 		Use: "delete <image> [<image>...]", Aliases: []string{"rm"}, Short: "Delete images", Args: nargs(1, -1), Example: "  shoal image delete debian",
 		ValidArgsFunction: completer(a.completeImages),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			names, err := locals(args)
+			names, err := a.locals(args)
 			if err != nil {
 				return err
 			}

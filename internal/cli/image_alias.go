@@ -15,7 +15,7 @@ func (a *app) aliasCreate() *cobra.Command {
 	return &cobra.Command{
 		Use: "create <alias> <fingerprint>", Short: "Create aliases for existing images", Args: nargs(2, 2), Example: "  shoal image alias create debian/12 5f1c",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name, err := named(args[0], "alias")
+			name, err := a.named(args[0], "alias")
 			if err != nil {
 				return err
 			}
@@ -48,7 +48,7 @@ func (a *app) aliasDelete() *cobra.Command {
 		Use: "delete <alias>", Aliases: []string{"rm"}, Short: "Delete image aliases", Args: nargs(1, 1), Example: "  shoal image alias delete debian/12",
 		ValidArgsFunction: completer(a.completeAliases).first(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name, err := named(args[0], "alias")
+			name, err := a.named(args[0], "alias")
 			if err != nil {
 				return err
 			}
@@ -66,7 +66,7 @@ func (a *app) aliasRename() *cobra.Command {
 		Use: "rename <alias> <new-name>", Aliases: []string{"mv"}, Short: "Rename aliases", Args: nargs(2, 2), Example: "  shoal image alias rename debian/12 bookworm",
 		ValidArgsFunction: completer(a.completeAliases).first(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name, err := named(args[0], "alias")
+			name, err := a.named(args[0], "alias")
 			if err != nil {
 				return err
 			}
@@ -85,7 +85,7 @@ func (a *app) aliasList() *cobra.Command {
 		Use: "list [local:] [<filter>...]", Aliases: []string{"ls"}, Short: "List image aliases", Example: "  shoal image alias list debian",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 && strings.HasSuffix(args[0], ":") {
-				if _, err := local(args[0]); err != nil {
+				if _, err := a.local(args[0]); err != nil {
 					return err
 				}
 				args = args[1:]

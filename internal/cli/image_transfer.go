@@ -36,7 +36,7 @@ An image is either one tarball (metadata.yaml, rootfs/, templates/), or a metada
 				key, value, isPair := strings.Cut(arg, "=")
 				switch {
 				case i > 0 && strings.HasSuffix(arg, ":"):
-					if _, err := local(arg); err != nil {
+					if _, err := a.local(arg); err != nil {
 						return err
 					}
 				case i > 0 && isPair && !exists(arg):
@@ -154,7 +154,7 @@ func (a *app) imageExport() *cobra.Command {
 		Long:    "Export and download images\n\nThe target is a directory, by default the working directory, or the beginning of the files' names. \"-\" writes a unified image to standard output.",
 		Example: "  shoal image export debian /srv/images/\n  shoal image export debian backup", ValidArgsFunction: completer(a.completeImages).first(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name, err := named(args[0], "image")
+			name, err := a.named(args[0], "image")
 			if err != nil {
 				return err
 			}

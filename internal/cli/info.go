@@ -30,7 +30,7 @@ firewall). On a terminal that is a summary; elsewhere, or with --format yaml, al
 			name := ""
 			if len(args) > 0 {
 				var err error
-				if name, err = local(args[0]); err != nil {
+				if name, err = a.local(args[0]); err != nil {
 					return err
 				}
 			}

@@ -59,7 +59,7 @@ Other columns are [config:|devices:]key[:name][:maxWidth], separated by commas.`
 				columns = listFastColumns
 			}
 			if len(args) > 0 && strings.HasSuffix(args[0], ":") {
-				if _, err := local(args[0]); err != nil {
+				if _, err := a.local(args[0]); err != nil {
 					return err
 				}
 				args = args[1:]

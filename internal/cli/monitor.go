@@ -150,7 +150,7 @@ func (a *app) cmdQuery() *cobra.Command {
 		Use: "query <API path>", Short: "Send a raw query to the server", Args: nargs(1, 1),
 		Example: "  shoal query /1.0/instances?recursion=1\n  shoal query -X DELETE --wait /1.0/instances/web",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			path, err := local(args[0])
+			path, err := a.local(args[0])
 			if err != nil {
 				return err
 			}

@@ -78,7 +78,7 @@ func (a *app) networkInfo() *cobra.Command {
 		Use: "info <network>", Short: "Get runtime information on networks", Args: nargs(1, 1), Example: "  shoal network info shoalbr0",
 		ValidArgsFunction: completer(a.completeNetworks).first(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name, err := named(args[0], "network")
+			name, err := a.named(args[0], "network")
 			if err != nil {
 				return err
 			}
@@ -172,7 +172,7 @@ func (a *app) networkLeases() *cobra.Command {
 		Use: "list-leases <network>", Short: "List DHCP leases", Args: nargs(1, 1), Example: "  shoal network list-leases shoalbr0",
 		ValidArgsFunction: completer(a.completeNetworks).first(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name, err := named(args[0], "network")
+			name, err := a.named(args[0], "network")
 			if err != nil {
 				return err
 			}
@@ -201,7 +201,7 @@ func (a *app) networkAttach() *cobra.Command {
 		Use: "attach <network> <instance> [<device name>] [<interface name>]", Short: "Attach network interfaces to instances", Args: nargs(2, 4),
 		Example: "  shoal network attach br1 web eth1", ValidArgsFunction: completer(a.completeNetworks).then(a.completeInstances),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name, err := named(args[0], "network")
+			name, err := a.named(args[0], "network")
 			if err != nil {
 				return err
 			}
@@ -257,7 +257,7 @@ func (a *app) networkDetach() *cobra.Command {
 		Use: "detach <network> <instance> [<device name>]", Short: "Detach network interfaces from instances", Args: nargs(2, 3),
 		Example: "  shoal network detach br1 web", ValidArgsFunction: completer(a.completeNetworks).then(a.completeInstances),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name, err := named(args[0], "network")
+			name, err := a.named(args[0], "network")
 			if err != nil {
 				return err
 			}

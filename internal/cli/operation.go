@@ -24,7 +24,7 @@ func (a *app) cmdOperation() *cobra.Command {
 		Use: "show <operation>", Short: "Show details on a background operation", Args: nargs(1, 1), Example: "  shoal operation show 344a79e4-d88a-45bf-9c39-c72c26f6ab8a",
 		ValidArgsFunction: completer(a.completeOperations).first(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name, err := named(args[0], "operation")
+			name, err := a.named(args[0], "operation")
 			if err != nil {
 				return err
 			}

@@ -66,7 +66,7 @@ func (a *app) profileList() *cobra.Command {
 // connectTo connects where a command's only argument is an optional "local:".
 func (a *app) connectTo(ctx context.Context, args []string) (*client.Client, error) {
 	if len(args) > 0 {
-		name, err := local(args[0])
+		name, err := a.local(args[0])
 		if err != nil {
 			return nil, err
 		}
@@ -81,7 +81,7 @@ func (a *app) profileCreate() *cobra.Command {
 	return &cobra.Command{
 		Use: "create <profile>", Short: "Create profiles", Args: nargs(1, 1), Example: "  shoal profile create web\n  shoal profile create web < profile.yaml",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name, err := named(args[0], "profile")
+			name, err := a.named(args[0], "profile")
 			if err != nil {
 				return err
 			}
@@ -112,7 +112,7 @@ func (a *app) profileCopy() *cobra.Command {
 		Use: "copy <profile> <profile>", Aliases: []string{"cp"}, Short: "Copy profiles", Args: nargs(2, 2),
 		Example: "  shoal profile copy default web", ValidArgsFunction: completer(a.completeProfiles).first(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			names, err := locals(args)
+			names, err := a.locals(args)
 			if err != nil {
 				return err
 			}
@@ -151,7 +151,7 @@ func (a *app) profileDelete() *cobra.Command {
 
 // simple does one synchronous thing to a named object and says so.
 func (a *app) simple(cmd *cobra.Command, arg, kind string, do func(context.Context, *client.Client, string) error, said string) error {
-	name, err := named(arg, kind)
+	name, err := a.named(arg, kind)
 	if err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func (a *app) profileRename() *cobra.Command {
 
 // setProfiles reads an instance, changes its profiles and writes it back.
 func (a *app) setProfiles(cmd *cobra.Command, arg string, change func([]string) ([]string, error)) (string, error) {
-	name, err := named(arg, "instance")
+	name, err := a.named(arg, "instance")
 	if err != nil {
 		return "", err
 	}

@@ -9,8 +9,9 @@ import (
 	"github.com/shoal-project/shoal/client"
 )
 
-// local strips the "local:" that lxc's users may write before a name. Other servers are not known yet.
-func local(s string) (string, error) {
+// local strips the "server:" that may stand before a name. All names of a command are on one server. Call it before
+// connect, which goes to that server.
+func (a *app) local(s string) (string, error) {
 	remote, name, ok := strings.Cut(s, ":")
 	if !ok || strings.Contains(remote, "/") {
 		return s, nil
@@ -22,11 +23,11 @@ func local(s string) (string, error) {
 }
 
 // locals is local for many.
-func locals(args []string) ([]string, error) {
+func (a *app) locals(args []string) ([]string, error) {
 	out := make([]string, len(args))
 	for i, s := range args {
 		var err error
-		if out[i], err = local(s); err != nil {
+		if out[i], err = a.local(s); err != nil {
 			return nil, err
 		}
 	}
@@ -34,8 +35,8 @@ func locals(args []string) ([]string, error) {
 }
 
 // named is local for a name that must be there.
-func named(s, kind string) (string, error) {
-	name, err := local(s)
+func (a *app) named(s, kind string) (string, error) {
+	name, err := a.local(s)
 	if err == nil && name == "" {
 		err = usagef("Missing %s name", kind)
 	}
@@ -43,8 +44,8 @@ func named(s, kind string) (string, error) {
 }
 
 // instancePath splits "c1/etc/hosts" into instance and absolute path.
-func instancePath(s string) (instance, path string, err error) {
-	s, err = local(s)
+func (a *app) instancePath(s string) (instance, path string, err error) {
+	s, err = a.local(s)
 	if err != nil {
 		return "", "", err
 	}
@@ -76,4 +77,19 @@ func (a *app) cmdRemote() *cobra.Command {
 		RunE: func(*cobra.Command, []string) error { a.printf("local\n"); return nil },
 	}
 	return group("remote", "Manage the list of remote servers", get, list)
+}
+
+// A guestFile is a file in an instance.
+type guestFile struct{ instance, path string }
+
+// instancePaths is instancePath for many.
+func (a *app) instancePaths(args []string) ([]guestFile, error) {
+	out := make([]guestFile, len(args))
+	for i, s := range args {
+		var err error
+		if out[i].instance, out[i].path, err = a.instancePath(s); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }

@@ -48,7 +48,7 @@ func (a *app) cmdVersion() *cobra.Command {
 		Use: "version [local:]", Short: "Show local and remote versions", Args: nargs(0, 1), Example: "  shoal version",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				if _, err := local(args[0]); err != nil {
+				if _, err := a.local(args[0]); err != nil {
 					return err
 				}
 			}

@@ -51,7 +51,7 @@ func (a *app) poolShow(n noun) *cobra.Command {
 		if !resources {
 			return show(cmd, args)
 		}
-		name, err := named(args[0], "storage pool")
+		name, err := a.named(args[0], "storage pool")
 		if err != nil {
 			return err
 		}
@@ -100,7 +100,7 @@ func (a *app) poolInfo() *cobra.Command {
 		Use: "info <pool>", Short: "Show useful information about storage pools", Args: nargs(1, 1), Example: "  shoal storage info default",
 		ValidArgsFunction: completer(a.completePools).first(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			name, err := named(args[0], "storage pool")
+			name, err := a.named(args[0], "storage pool")
 			if err != nil {
 				return err
 			}
@@ -206,7 +206,7 @@ Column shorthand chars:
   u - Number of references (used by)`,
 		Example: "  shoal storage volume list default type=custom -c nc", ValidArgsFunction: completer(a.completePools).first(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			pool, err := named(args[0], "storage pool")
+			pool, err := a.named(args[0], "storage pool")
 			if err != nil {
 				return err
 			}
@@ -277,7 +277,7 @@ func (a *app) volumeShow() *cobra.Command {
 		Example:           "  shoal storage volume show default data\n  shoal storage volume show default container/web",
 		ValidArgsFunction: completer(a.completePools).first(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			pool, err := named(args[0], "storage pool")
+			pool, err := a.named(args[0], "storage pool")
 			if err != nil {
 				return err
 			}
