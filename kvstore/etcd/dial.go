@@ -17,6 +17,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"go.yaml.in/yaml/v3"
+	"google.golang.org/grpc"
 
 	"github.com/shoal-project/shoal/internal/errs"
 )
@@ -49,7 +50,7 @@ func ParseConfig(data []byte) (Config, error) {
 
 // LoadConfig reads and checks a configuration file.
 func LoadConfig(file string) (Config, error) {
-	data, err := os.ReadFile(file)
+	data, err := readFile(file, maxConfig)
 	if err != nil {
 		return Config{}, errs.Invalid("read the database configuration: %w", err)
 	}
@@ -142,9 +143,13 @@ func (c Config) roots() (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// Dial returns a backend over a cluster elsewhere, and closes the connection with it. It does not wait for the cluster: calls wait, within
-// their contexts.
+// Dial returns a backend over a cluster elsewhere, and closes the connection with it. It does not wait for the cluster, calls wait within
+// their contexts; unless there is a username: then it logs in, which has to succeed within 5 s.
 func Dial(c Config, log *slog.Logger) (*Backend, error) {
+	return dial(c, 5*time.Second, log)
+}
+
+func dial(c Config, login time.Duration, log *slog.Logger, opts ...grpc.DialOption) (*Backend, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
@@ -159,7 +164,7 @@ func Dial(c Config, log *slog.Logger) (*Backend, error) {
 	rand.Shuffle(len(ends), func(i, j int) { ends[i], ends[j] = ends[j], ends[i] }) // not all clients on the first
 	cl, err := clientv3.New(clientv3.Config{
 		Endpoints: ends, TLS: secure, Username: c.Username, Password: c.Password,
-		DialTimeout: 5 * time.Second, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second, PermitWithoutStream: true,
+		DialTimeout: login, DialOptions: opts, DialKeepAliveTime: 10 * time.Second, DialKeepAliveTimeout: 5 * time.Second, PermitWithoutStream: true,
 		Logger: zap.NewNop(),
 	})
 	if err != nil {
