@@ -43,6 +43,16 @@ type ServerEnvironment struct {
 	Storage                string                `json:"storage" yaml:"storage"`
 	StorageVersion         string                `json:"storage_version" yaml:"storage_version"`
 	StorageDrivers         []ServerStorageDriver `json:"storage_supported_drivers" yaml:"storage_supported_drivers"`
+	Database               *ServerDatabase       `json:"database,omitempty" yaml:"database,omitempty"` // ours alone
+}
+
+// ServerDatabase says where the cluster database is and how it is, as far as this server knows.
+type ServerDatabase struct {
+	Type      string   `json:"type" yaml:"type"`                               // embedded or etcd
+	Config    string   `json:"config,omitempty" yaml:"config,omitempty"`       // file that names the etcd
+	Endpoints []string `json:"endpoints,omitempty" yaml:"endpoints,omitempty"` // of the etcd
+	State     string   `json:"state" yaml:"state"`                             // connecting, healthy, degraded or failed
+	Message   string   `json:"message,omitempty" yaml:"message,omitempty"`     // why it is not healthy
 }
 
 // ServerStorageDriver is a storage driver that this host can use. The keys are capitalised on the wire, as LXD's are.

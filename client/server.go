@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"net/url"
 
@@ -34,6 +35,25 @@ func (c *Client) Ready(ctx context.Context) error {
 // Shutdown asks the daemon to stop. Instances go on unless the daemon was told otherwise.
 func (c *Client) Shutdown(ctx context.Context) error {
 	return c.send(ctx, http.MethodPut, "/internal/shutdown", nil, "")
+}
+
+// DebugDatabase has the daemon check its database. It works before the daemon is ready.
+func (c *Client) DebugDatabase(ctx context.Context) (*api.DatabaseReport, error) {
+	v, _, err := get[api.DatabaseReport](ctx, c, "/internal/database", nil)
+	return &v, err
+}
+
+// DebugDatabaseConfig has the daemon check the etcd cluster that a configuration file names, an absolute path on the server.
+func (c *Client) DebugDatabaseConfig(ctx context.Context, path string) (*api.DatabaseReport, error) {
+	env, _, err := c.call(ctx, Request{Method: http.MethodPost, Path: "/internal/database", Body: api.DatabaseDebugPost{Config: path}})
+	if err != nil {
+		return nil, err
+	}
+	var v api.DatabaseReport
+	if err := decode(env.Metadata, &v); err != nil {
+		return nil, fmt.Errorf("reply to POST /internal/database: %w", err)
+	}
+	return &v, nil
 }
 
 // Warnings returns what an administrator should look at.

@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
@@ -16,6 +17,9 @@ var version = "0.1-dev"
 func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
+	if len(args) > 0 && args[0] == "etcd-debug" {
+		return etcdDebug(args[1:])
+	}
 	fs := flag.NewFlagSet("shoald", flag.ContinueOnError)
 	cfg := daemon.Config{Version: version}
 	dir := os.Getenv("SHOAL_DIR")
@@ -25,10 +29,11 @@ func run(args []string) int {
 	fs.StringVar(&cfg.Dir, "dir", dir, "state `directory`; also from SHOAL_DIR")
 	fs.StringVar(&cfg.Group, "group", "", "`group` whose members may use the socket (default: \"shoal\" where it exists)")
 	fs.StringVar(&cfg.LogFile, "log-file", "", "write the log to `file` instead of standard error")
+	fs.StringVar(&cfg.KVStore, "kvstore", os.Getenv("SHOAL_KVSTORE"), "`database`: \"embedded\" (the default), or \"etcd.config=FILE\" for an etcd cluster that you run; also from SHOAL_KVSTORE")
 	fs.BoolVar(&cfg.Debug, "debug", false, "log every request and step")
 	show := fs.Bool("version", false, "print the version and exit")
 	fs.Usage = func() {
-		fmt.Fprint(fs.Output(), "Usage: shoald [flags]\n\nThe Shoal daemon: one per machine, run as root.\n\n")
+		fmt.Fprint(fs.Output(), "Usage: shoald [flags]\n       shoald etcd-debug [--format tree|json] FILE\n\nThe Shoal daemon: one per machine, run as root.\n\n")
 		fs.PrintDefaults()
 	}
 	switch err := fs.Parse(args); {
@@ -48,4 +53,32 @@ func run(args []string) int {
 		return 1
 	}
 	return 0
+}
+
+// etcdDebug checks a cluster without a daemon; "shoal admin etcd-debug" asks a running one.
+func etcdDebug(args []string) int {
+	fs := flag.NewFlagSet("shoald etcd-debug", flag.ContinueOnError)
+	format := fs.String("format", "tree", "how to print what was found: tree or json")
+	fs.Usage = func() {
+		fmt.Fprint(fs.Output(), "Usage: shoald etcd-debug [--format tree|json] FILE\n\nCheck, step by step, the etcd cluster that a configuration file names. Ends with 1 when there is a problem.\n\n"+
+			"  shoald etcd-debug /etc/shoal/etcd.yaml\n\n")
+		fs.PrintDefaults()
+	}
+	switch err := fs.Parse(args); {
+	case err == flag.ErrHelp:
+		return 0
+	case err != nil:
+		return 2
+	case fs.NArg() != 1 || *format != "tree" && *format != "json":
+		fs.Usage()
+		return 2
+	}
+	report := daemon.DebugDatabase(context.Background(), fs.Arg(0))
+	if *format == "tree" {
+		fmt.Print(report)
+	} else if err := json.NewEncoder(os.Stdout).Encode(report); err != nil {
+		fmt.Fprintln(os.Stderr, "shoald:", err)
+		return 1
+	}
+	return min(report.Problems, 1)
 }

@@ -18,7 +18,7 @@ import (
 const poll = 20 * time.Millisecond
 
 func (a *app) cmdAdmin() *cobra.Command {
-	return group("admin", "Manage the daemon", a.adminInit(), a.adminShutdown(), a.adminWaitReady())
+	return group("admin", "Manage the daemon", a.adminInit(), a.adminShutdown(), a.adminWaitReady(), a.adminEtcdDebug())
 }
 
 func (a *app) adminWaitReady() *cobra.Command {

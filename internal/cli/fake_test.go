@@ -141,6 +141,8 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.mu.Unlock()
 		meta, _ := json.Marshal(op)
 		f.reply(w, 200, api.Response{Type: "sync", StatusCode: 200, Status: "Success", Metadata: meta})
+	case path == "/internal/database":
+		f.database(w, r)
 	case r.Method == http.MethodGet:
 		v, ok := fixtures()[path]
 		if !ok {
@@ -174,6 +176,22 @@ func (f *fake) change(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f.reply(w, 200, api.Response{Type: "sync", StatusCode: 200, Status: "Success", Metadata: json.RawMessage("{}")})
+}
+
+// database has nothing to complain of in the daemon's own database, and of any file it complains.
+func (f *fake) database(w http.ResponseWriter, r *http.Request) {
+	report := api.DatabaseReport{Database: "embedded", Checks: []api.DatabaseCheck{{Name: "member", Status: api.CheckOK, Text: "n1"}}}
+	if r.Method == http.MethodPost {
+		var post api.DatabaseDebugPost
+		if err := json.NewDecoder(r.Body).Decode(&post); err != nil || !filepath.IsAbs(post.Config) {
+			f.reply(w, 400, api.Response{Type: "error", ErrorCode: 400, Error: "no absolute path: " + post.Config})
+			return
+		}
+		report = api.DatabaseReport{Database: "etcd", Problems: 1, Checks: []api.DatabaseCheck{{Name: "e", Status: api.CheckInfo, Checks: []api.DatabaseCheck{
+			{Name: "connection", Status: api.CheckError, Text: "refused", Hint: "start it"}}}}}
+	}
+	meta, _ := json.Marshal(report)
+	f.reply(w, 200, api.Response{Type: "sync", StatusCode: 200, Status: "Success", Metadata: meta})
 }
 
 // file serves /etc/hosts, the directory /srv with one file and one link, and takes writes.

@@ -32,6 +32,9 @@ func (a *app) serverSummary(s *api.Server) {
 		drivers = append(drivers, d.Name+" "+d.Version)
 	}
 	line("Storage", "%s; in use: %s", strings.Join(drivers, ", "), cmp.Or(e.Storage, "none yet (shoal admin init)"))
+	if d := e.Database; d != nil {
+		line("Database", "%s", databaseWords(*d))
+	}
 	line("Firewall", "%s", cmp.Or(e.Firewall, "none"))
 	line("API", "%s (%s), %d extensions", s.APIVersion, s.APIStatus, len(s.APIExtensions))
 	a.pairs("Found on the host", e.KernelFeatures)
@@ -41,6 +44,22 @@ func (a *app) serverSummary(s *api.Server) {
 	}
 	a.pairs("Configuration", config)
 	a.printf("\nEverything: shoal info --format yaml; hardware: shoal info --resources\n")
+}
+
+// databaseWords says where the database is, and how when it is not well.
+func databaseWords(d api.ServerDatabase) string {
+	words := d.Type
+	if len(d.Endpoints) > 0 {
+		words += " at " + strings.Join(d.Endpoints, ", ")
+	}
+	words += ", " + d.State
+	if d.Message != "" {
+		words += ": " + d.Message
+	}
+	if d.State != "healthy" {
+		words += " (shoal admin etcd-debug)"
+	}
+	return words
 }
 
 // pairs prints sorted keys with their values, nothing when there are none.

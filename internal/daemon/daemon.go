@@ -18,6 +18,7 @@ import (
 	"github.com/shoal-project/shoal/internal/clock"
 	"github.com/shoal-project/shoal/internal/lifecycle"
 	"github.com/shoal-project/shoal/internal/rest"
+	"github.com/shoal-project/shoal/kvstore/etcd"
 )
 
 // Config is what the command line gives.
@@ -27,6 +28,7 @@ type Config struct {
 	LogFile string // empty: standard error
 	Debug   bool
 	Version string
+	KVStore string // "" or "embedded": this machine's own; "etcd.config=FILE": a cluster that somebody else runs
 }
 
 // Run runs the daemon until ctx ends, a signal or a client asks it to stop. nil after a clean stop.
@@ -34,6 +36,15 @@ func Run(ctx context.Context, cfg Config) error {
 	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
 		return err
+	}
+	kvFile, err := parseKVStore(cfg.KVStore)
+	if err != nil {
+		return err
+	}
+	if kvFile != "" {
+		if _, err := etcd.LoadConfig(kvFile); err != nil {
+			return err // before anything is made
+		}
 	}
 	cfg.Dir = dir
 	if err := prepareDir(cfg.Dir); err != nil {
@@ -44,7 +55,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer func() { _ = lock.Close() }()
-	d := &daemon{cfg: cfg, clock: clock.Real{}, asked: make(chan shutdown, 1)}
+	d := &daemon{cfg: cfg, kvFile: kvFile, clock: clock.Real{}, asked: make(chan shutdown, 1)}
 	if d.id, err = nodeID(cfg.Dir); err != nil {
 		return err
 	}
@@ -88,18 +99,20 @@ type shutdown struct {
 }
 
 type daemon struct {
-	cfg   Config
-	id    string // of this node, see nodeID
-	clock clock.Clock
-	log   *slog.Logger
-	hub   *events.Hub
-	rest  *rest.Server
-	asked chan shutdown
-	group *lifecycle.Group
+	cfg    Config
+	id     string // of this node, see nodeID
+	kvFile string // configuration of the cluster elsewhere; empty: the database is embedded
+	clock  clock.Clock
+	log    *slog.Logger
+	hub    *events.Hub
+	rest   *rest.Server
+	asked  chan shutdown
+	group  *lifecycle.Group
 
-	rooms  rooms
-	opened atomic.Bool // all rooms are there
-	idle   bool        // no instance was up when the instances' service stopped
+	database atomic.Pointer[database] // nil until it is there
+	rooms    rooms
+	opened   atomic.Bool // all rooms are there
+	idle     bool        // no instance was up when the instances' service stopped
 }
 
 // run starts the services in order and stops them when ctx ends, when a client asks for it, or when one fails.

@@ -19,6 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shoal-project/shoal/api"
+	"github.com/shoal-project/shoal/internal/daemon"
+	"github.com/shoal-project/shoal/internal/errs"
 	"github.com/shoal-project/shoal/internal/testring"
 )
 
@@ -174,6 +176,31 @@ func TestShutdownThroughTheSocket(t *testing.T) {
 	}
 	if err := p.cmd.Wait(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A database that cannot be meant is refused before anything is made.
+func TestBadKVStore(t *testing.T) {
+	conf := filepath.Join(t.TempDir(), "etcd.yaml")
+	for _, tt := range []struct{ flag, content, want string }{
+		{"consul", "", `"embedded" and etcd.config=FILE`},
+		{"etcd.address=http://127.0.0.1:2379", "", "allowed are"},
+		{"etcd.config=", "", "file is missing"},
+		{"etcd.config=/nowhere/etcd.yaml", "", "/nowhere/etcd.yaml"},
+		{"etcd.config=" + conf, "colour: red", "allowed keys: endpoints, trusted-ca-file"},
+		{"etcd.config=" + conf, "endpoints: [db]", `endpoints: "db" must be a URL`},
+	} {
+		if err := os.WriteFile(conf, []byte(tt.content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.Join(t.TempDir(), "state")
+		err := daemon.Run(t.Context(), daemon.Config{Dir: dir, KVStore: tt.flag})
+		if !errs.Is(err, errs.InvalidInput) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: %v, want %q", tt.flag, err, tt.want)
+		}
+		if _, err := os.Lstat(dir); err == nil {
+			t.Errorf("%s: the state directory was made", tt.flag)
+		}
 	}
 }
 

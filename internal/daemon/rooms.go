@@ -6,24 +6,19 @@ import (
 	"fmt"
 	"net"
 	"net/http"
-	"path/filepath"
 	"time"
 
 	"github.com/shoal-project/shoal/cluster/config"
-	"github.com/shoal-project/shoal/elastic"
 	"github.com/shoal-project/shoal/identity/project"
 	"github.com/shoal-project/shoal/image"
 	"github.com/shoal-project/shoal/instance"
 	"github.com/shoal-project/shoal/instance/driver"
 	"github.com/shoal-project/shoal/instance/profile"
-	"github.com/shoal-project/shoal/internal/errs"
 	"github.com/shoal-project/shoal/internal/lifecycle"
 	"github.com/shoal-project/shoal/internal/op"
 	"github.com/shoal-project/shoal/internal/rest"
 	"github.com/shoal-project/shoal/internal/run"
 	"github.com/shoal-project/shoal/internal/state"
-	"github.com/shoal-project/shoal/kvstore"
-	"github.com/shoal-project/shoal/kvstore/etcd"
 	"github.com/shoal-project/shoal/network"
 	"github.com/shoal-project/shoal/storage"
 )
@@ -46,7 +41,7 @@ type rooms struct {
 func (d *daemon) services() []lifecycle.Service {
 	return []lifecycle.Service{
 		part("socket", d.startSocket),
-		{Name: "database", Run: d.runDatabase, StartBudget: 5 * time.Minute},
+		{Name: "database", Run: d.runDatabase, StartBudget: d.databaseBudget()},
 		part("operations", d.startOperations),
 		part("storage", d.startStorage),
 		{Name: "images", Run: part("images", d.startImages).Run, StopBudget: time.Minute},
@@ -76,7 +71,7 @@ const stopBudget = 5 * time.Second
 // startSocket opens the socket; until open every endpoint answers that the daemon starts.
 func (d *daemon) startSocket(context.Context) (func(context.Context) error, error) {
 	var err error
-	d.rest, err = rest.New(rest.Deps{Logger: d.log, Clock: d.clock, Events: d.hub, Shutdown: func(force bool, timeout time.Duration) {
+	d.rest, err = rest.New(rest.Deps{Logger: d.log, Clock: d.clock, Events: d.hub, Database: d.debugDatabase, Shutdown: func(force bool, timeout time.Duration) {
 		d.asked <- shutdown{force, timeout}
 	}})
 	if err != nil {
@@ -102,34 +97,6 @@ func (d *daemon) startSocket(context.Context) (func(context.Context) error, erro
 		}
 		return err
 	}, nil
-}
-
-// runDatabase runs this machine's member and the tables over it.
-func (d *daemon) runDatabase(ctx context.Context, ready func()) error {
-	member, err := elastic.Start(ctx, elastic.Config{Name: d.id, Dir: filepath.Join(d.cfg.Dir, "database"), Log: d.log})
-	if err != nil {
-		return err
-	}
-	defer func() {
-		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopBudget)
-		defer cancel()
-		if err := member.Stop(sctx); err != nil {
-			d.log.Warn("the database did not stop cleanly; it recovers at the next start", "err", err)
-		}
-	}()
-	kv := kvstore.New(etcd.New(member.Client(), member.Room), kvstore.Config{Log: d.log})
-	defer func() { _ = kv.Close() }()
-	if d.rooms.db, err = state.Open(ctx, kv, state.Options{Log: d.log}); err != nil {
-		return err
-	}
-	defer d.rooms.db.Close()
-	ready()
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-member.Done():
-		return errs.Unavailable("the database stopped by itself; its log lines say why")
-	}
 }
 
 func (d *daemon) startOperations(context.Context) (func(context.Context) error, error) {

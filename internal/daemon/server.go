@@ -36,6 +36,7 @@ func (d *daemon) Environment() api.ServerEnvironment {
 	}
 	env.Driver, env.DriverVersion = strings.Join(names, " | "), strings.Join(versions, " | ")
 	maps.Copy(env.KernelFeatures, d.imageFeatures())
+	env.Database = d.describeDatabase()
 	byName := map[string]string{}
 	for _, i := range d.rooms.storage.Drivers() {
 		byName[i.Name] = i.Version

@@ -8,6 +8,7 @@ type methods = map[string]handler
 func (s *Server) endpoints() []endpoint {
 	return slices.Concat(
 		s.serverEndpoints(),
+		s.databaseEndpoints(),
 		operationEndpoints(),
 		projectEndpoints(),
 		needs(func(s *Services) bool { return s.Instances != nil }, instanceEndpoints()),

@@ -61,7 +61,12 @@ func notReady(t *testing.T) *world {
 	if w.ops, err = op.New(op.Deps{Events: w.hub, Logger: log}); err != nil {
 		t.Fatal(err)
 	}
-	w.srv, err = rest.New(rest.Deps{Logger: log, Events: w.hub, Shutdown: func(force bool, _ time.Duration) {
+	w.srv, err = rest.New(rest.Deps{Logger: log, Events: w.hub, Database: func(_ context.Context, config string) (api.DatabaseReport, error) {
+		if config == "" {
+			return api.DatabaseReport{Database: "embedded"}, nil
+		}
+		return api.DatabaseReport{Database: "etcd", Checks: []api.DatabaseCheck{{Text: config}}}, nil
+	}, Shutdown: func(force bool, _ time.Duration) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.shutdown = append(w.shutdown, force)

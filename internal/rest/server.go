@@ -35,6 +35,8 @@ type Deps struct {
 	Events *events.Hub
 	// Shutdown is called once when a client asks for it; force means not to wait for running operations.
 	Shutdown func(force bool, timeout time.Duration)
+	// Database checks the daemon's database, or with a configuration file the cluster that it names; nil: that is not implemented.
+	Database func(ctx context.Context, config string) (api.DatabaseReport, error)
 }
 
 // Services is what the endpoints call. A nil service makes its endpoints answer 501.

@@ -146,6 +146,7 @@ func TestDebugNamesWhatIsWrong(t *testing.T) {
 		{"not a file", s.dir, []string{"configuration", "must be a regular file", "a YAML file with endpoints"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			r := s.debug(tt.file)
 			got := findings(r, api.CheckError)
 			if len(got) != r.Problems {

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -34,6 +33,8 @@ type Config struct {
 
 const maxConfig = 64 << 10
 
+const configKeys = "endpoints, trusted-ca-file, cert-file, key-file, username, password"
+
 // ParseConfig reads a configuration file's content and checks it.
 func ParseConfig(data []byte) (Config, error) {
 	var c Config
@@ -43,7 +44,7 @@ func ParseConfig(data []byte) (Config, error) {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	dec.KnownFields(true)
 	if err := dec.Decode(&c); err != nil && err != io.EOF {
-		return c, errs.Invalid("read the database configuration: %w", err)
+		return c, errs.Invalid("read the database configuration: %w (allowed keys: %s)", err, configKeys)
 	}
 	return c, c.check()
 }
@@ -63,13 +64,13 @@ func LoadConfig(file string) (Config, error) {
 
 func (c Config) check() error {
 	if len(c.Endpoints) == 0 {
-		return errs.Invalid("the database configuration names no endpoints")
+		return errs.Invalid("endpoints: the database configuration names no endpoints, at least one URL such as https://10.0.0.1:2379 is needed")
 	}
 	secure := 0
 	for _, e := range c.Endpoints {
 		u, err := url.Parse(e)
 		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-			return errs.Invalid("database endpoint %q: must be a URL such as https://10.0.0.1:2379", e)
+			return errs.Invalid("endpoints: %q must be a URL such as https://10.0.0.1:2379, with http or https", e)
 		}
 		if u.Scheme == "https" {
 			secure++
@@ -77,13 +78,13 @@ func (c Config) check() error {
 	}
 	switch {
 	case secure != 0 && secure != len(c.Endpoints):
-		return errs.Invalid("the database's endpoints must all be http or all https")
+		return errs.Invalid("endpoints: they must all be http or all https")
 	case secure == 0 && (c.CA != "" || c.Cert != "" || c.Key != ""):
-		return errs.Invalid("the database configuration has certificates but its endpoints are http")
+		return errs.Invalid("trusted-ca-file, cert-file and key-file are for endpoints with https, these are http")
 	case (c.Cert == "") != (c.Key == ""):
-		return errs.Invalid("the database configuration must have both cert-file and key-file, or none of them")
+		return errs.Invalid("cert-file and key-file: both must be set, or none")
 	case c.Username == "" && c.Password != "":
-		return errs.Invalid("the database configuration has a password but no username")
+		return errs.Invalid("password: there is one but no username")
 	}
 	return nil
 }
@@ -119,7 +120,7 @@ func (c Config) tls() (*tls.Config, error) {
 		load := func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
 			if err != nil {
-				return nil, errs.Invalid("load the database client's certificate: %w", err)
+				return nil, errs.Invalid("cert-file and key-file: %w", err)
 			}
 			return &pair, nil
 		}
@@ -132,13 +133,13 @@ func (c Config) tls() (*tls.Config, error) {
 }
 
 func (c Config) roots() (*x509.CertPool, error) {
-	data, err := os.ReadFile(c.CA)
+	data, err := readFile(c.CA, maxCert)
 	if err != nil {
-		return nil, errs.Invalid("load the database's certificate authority: %w", err)
+		return nil, errs.Invalid("trusted-ca-file: %w", err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(data) {
-		return nil, errs.Invalid("%s holds no certificate in PEM form", c.CA)
+		return nil, errs.Invalid("trusted-ca-file: %s holds no certificate in PEM form", c.CA)
 	}
 	return pool, nil
 }
