@@ -2,13 +2,13 @@ package btrfs_test
 
 import (
 	"context"
-	"time"
-
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/shoal-project/shoal/api"
 	"github.com/shoal-project/shoal/internal/errs"
@@ -127,6 +127,58 @@ func TestGrow(t *testing.T) {
 	r, err := p.Resources(t.Context())
 	if err != nil || r.Space.Total != 256<<20 {
 		t.Errorf("after growing: %+v, %v", r, err)
+	}
+}
+
+func volume(t *testing.T, name string) driver.Volume {
+	t.Helper()
+	n, err := api.ParseInstanceName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return driver.InstanceVolume(api.DefaultProject, n)
+}
+
+// TestLimitsHoldAfterDeletes opens the pool while the kernel is still clearing away what was deleted: taking away the
+// quota group of a deleted subvolume too early would end all limits of the filesystem.
+func TestLimitsHoldAfterDeletes(t *testing.T) {
+	needs(t)
+	s := created(t, spec(t, api.Config{"size": "512MiB"}))
+	d := newDriver()
+	for i := range 20 {
+		p, err := d.Open(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := volume(t, fmt.Sprintf("c%d", i))
+		if _, err := p.CreateVolume(t.Context(), v, 0); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(p.Path(v), "upper", "f"), make([]byte, 8<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := p.DeleteVolume(t.Context(), v); err != nil {
+			t.Fatal(err)
+		}
+		p.Close()
+		p, err = d.Open(t.Context(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Close()
+	}
+	p, err := d.Open(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	v := volume(t, "last")
+	if _, err := p.CreateVolume(t.Context(), v, 16<<20); err != nil {
+		t.Fatal(err)
+	}
+	err = os.WriteFile(filepath.Join(p.Path(v), "upper", "f"), make([]byte, 64<<20), 0o600)
+	if !errs.Is(driver.NoSpace(err), errs.NoSpaceClass) {
+		t.Errorf("writing 64 MiB into 16: %v", err)
 	}
 }
 

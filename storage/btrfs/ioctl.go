@@ -23,6 +23,7 @@ const (
 	iocQuotaCtl       = 0xc0109428 // _IOWR(0x94, 40, 16)
 	iocQgroupCreate   = 0x4010942a // _IOW(0x94, 42, 16)
 	iocQgroupLimit    = 0x8030942b // _IOR(0x94, 43, 48)
+	iocQuotaRescan    = 0x4040942c // _IOW(0x94, 44, 64)
 	quotaEnable       = 1
 	limitMaxRfer      = 1 << 0
 	specByID          = 1 << 4
@@ -30,6 +31,7 @@ const (
 	quotaTree         = 8
 	firstFree         = 256 // the inode of every subvolume's root and the lowest subvolume id
 	rootRefKey        = 156
+	qgroupStatusKey   = 240
 	qgroupInfoKey     = 242
 	argsSize          = 4096
 	searchHeaderSize  = 104
@@ -243,7 +245,32 @@ func referenced(fs *os.File, id uint64) (n int64, ok bool, err error) {
 	return 0, false, nil
 }
 
-// staleQgroups returns the ids of quota groups whose subvolume is gone.
+// repairQuota has the kernel count anew, in the background, when it marked the numbers of the quota groups as
+// inconsistent: until then no limit holds.
+func repairQuota(fs *os.File) error {
+	const inconsistent = 1 << 2
+	items, err := search(fs, quotaTree, qgroupStatusKey, 0, 0, 0, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read quota status: %w", err)
+	}
+	for _, it := range items {
+		if len(it.data) < 24 || binary.LittleEndian.Uint64(it.data[16:])&inconsistent == 0 {
+			continue
+		}
+		var args [8]uint64
+		if err := ioctl(fs, iocQuotaRescan, unsafe.Pointer(&args)); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+			return fmt.Errorf("count quotas anew: %w", err)
+		}
+	}
+	return nil
+}
+
+// staleQgroups returns the ids of quota groups whose subvolume is gone and whose numbers have come down to nothing.
+// The numbers follow a commit later than the subvolume goes, and a group that is removed before makes the kernel mark
+// all groups as inconsistent: no limit on the whole filesystem holds then.
 func staleQgroups(fs *os.File) ([]uint64, error) {
 	groups, err := search(fs, quotaTree, qgroupInfoKey, 0, 0, firstFree, maxSearchedVolume)
 	if errors.Is(err, unix.ENOENT) {
@@ -263,9 +290,23 @@ func staleQgroups(fs *os.File) ([]uint64, error) {
 	}
 	var out []uint64
 	for _, g := range groups {
-		if id := g.offset; id>>48 == 0 && !alive[id] {
+		if id := g.offset; id>>48 == 0 && !alive[id] && emptyQgroup(g.data) {
 			out = append(out, id)
 		}
 	}
 	return out, nil
+}
+
+// emptyQgroup says whether a quota group refers to nothing, by the numbers of its info item: generation, referenced,
+// referenced compressed, exclusive, exclusive compressed.
+func emptyQgroup(info []byte) bool {
+	if len(info) < 40 {
+		return false
+	}
+	for _, b := range info[8:40] {
+		if b != 0 {
+			return false
+		}
+	}
+	return true
 }

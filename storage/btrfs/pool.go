@@ -37,6 +37,9 @@ func openPool(path string, d *Driver) (*pool, error) {
 			_ = destroyQgroup(dir, id)
 		}
 	}
+	if err := repairQuota(dir); err != nil {
+		d.logger.Warn("size limits may not hold until the quotas are counted anew", "path", path, "err", err)
+	}
 	return &pool{tree, dir}, nil
 }
 
