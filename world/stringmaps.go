@@ -55,13 +55,16 @@ func (w *World) StrMapWatch(ctx context.Context, key string) (*watch.Watch, erro
 	return w.watch(ctx, watch.Prefix(w.ns.Prefix(treeStringMaps, key)))
 }
 
-// StrMapList returns, by the key of each string map, the machines that have an entry, in order, at one revision.
-func (w *World) StrMapList(ctx context.Context) (map[string][]string, error) {
-	out := map[string][]string{}
+// StrMapList returns all string maps by key, each with its entries by machine, as they were at one revision.
+func (w *World) StrMapList(ctx context.Context) (map[string]map[string]string, error) {
+	out := map[string]map[string]string{}
 	_, err := w.kv.List(ctx, w.ns.Prefix(treeStringMaps), func(kvs []kvstore.KeyValue) error {
 		for _, kv := range kvs {
 			if key, m, ok := w.mapEntry(kv.Key); ok {
-				out[key] = append(out[key], m)
+				if out[key] == nil {
+					out[key] = map[string]string{}
+				}
+				out[key][m] = string(kv.Value)
 			}
 		}
 		return nil
@@ -70,6 +73,11 @@ func (w *World) StrMapList(ctx context.Context) (map[string][]string, error) {
 		return nil, inCall(err, "list string maps")
 	}
 	return out, nil
+}
+
+// StrMapListWatch tells of changes of any string map.
+func (w *World) StrMapListWatch(ctx context.Context) (*watch.Watch, error) {
+	return w.watch(ctx, watch.Prefix(w.ns.Prefix(treeStringMaps)))
 }
 
 // mapEntry reads the key of an entry.

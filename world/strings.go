@@ -51,14 +51,23 @@ func (w *World) StrSet(ctx context.Context, key, value string, opts ...SetOption
 
 // StrGet returns a string as it is now, linearizably; ErrNotExist, wrapped, when there is none.
 func (w *World) StrGet(ctx context.Context, key string) (string, error) {
+	e, err := w.StrEntry(ctx, key)
+	return e.Value, err
+}
+
+// StrEntry is StrGet with what else is known of the string.
+func (w *World) StrEntry(ctx context.Context, key string) (StringEntry, error) {
 	if err := names.Check("string key", key); err != nil {
-		return "", err
+		return StringEntry{}, err
 	}
 	kv, ok, err := w.kv.Get(ctx, w.ns.Key(treeStrings, key))
 	if err == nil && !ok {
 		err = ErrNotExist
 	}
-	return string(kv.Value), inCall(err, "string %q", key)
+	if err != nil {
+		return StringEntry{}, inCall(err, "string %q", key)
+	}
+	return StringEntry{key, string(kv.Value), kv.ModRevision, kv.Lease != 0}, nil
 }
 
 // StrIsNotExist says whether an error of StrGet means that there is no such string.

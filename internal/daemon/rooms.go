@@ -21,6 +21,7 @@ import (
 	"github.com/shoal-project/shoal/internal/state"
 	"github.com/shoal-project/shoal/network"
 	"github.com/shoal-project/shoal/storage"
+	"github.com/shoal-project/shoal/world"
 )
 
 // rooms are the services of this daemon. Each field is set by the service that makes it, before the next one starts.
@@ -29,6 +30,7 @@ type rooms struct {
 	ops       *op.Registry
 	config    *config.Service
 	projects  *project.Service
+	world     *world.World
 	storage   *storage.Service
 	images    *image.Service
 	networks  *network.Service
@@ -43,6 +45,7 @@ func (d *daemon) services() []lifecycle.Service {
 		part("socket", d.startSocket),
 		{Name: "database", Run: d.runDatabase, StartBudget: d.databaseBudget()},
 		part("operations", d.startOperations),
+		part("world", d.startWorld),
 		part("storage", d.startStorage),
 		{Name: "images", Run: part("images", d.startImages).Run, StopBudget: time.Minute},
 		part("networks", d.startNetworks),
@@ -206,6 +209,7 @@ func (d *daemon) open() {
 		Images:     d.rooms.images,
 		Networks:   d.rooms.networks,
 		Storage:    d.rooms.storage,
+		World:      d.rooms.world,
 		Warnings:   d.warnings,
 		Resources:  hostResources,
 	})

@@ -16,6 +16,7 @@ func (s *Server) endpoints() []endpoint {
 		needs(func(s *Services) bool { return s.Images != nil }, imageEndpoints()),
 		needs(func(s *Services) bool { return s.Networks != nil }, networkEndpoints()),
 		needs(func(s *Services) bool { return s.Storage != nil }, storageEndpoints()),
+		needs(func(s *Services) bool { return s.World != nil }, worldEndpoints()),
 		miscEndpoints(),
 	)
 }

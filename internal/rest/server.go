@@ -20,6 +20,7 @@ import (
 	"github.com/shoal-project/shoal/internal/clock"
 	"github.com/shoal-project/shoal/internal/errs"
 	"github.com/shoal-project/shoal/internal/op"
+	"github.com/shoal-project/shoal/world"
 )
 
 // HeaderTimeout is how long a client may take to send its request's header.
@@ -49,6 +50,7 @@ type Services struct {
 	Images     *image.Service
 	Networks   NetworkService
 	Storage    StorageService
+	World      *world.World
 	Warnings   func() []api.Warning
 	Resources  func() (any, error)
 }
@@ -126,7 +128,8 @@ func (s *Server) routes() {
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	if strings.Contains(r.URL.Path, "//") || strings.Contains(r.URL.Path, "/../") {
+	// As it was sent: a name may have slashes and dots when they are escaped.
+	if p := r.URL.EscapedPath(); strings.Contains(p, "//") || strings.Contains(p, "/../") {
 		fail(errs.NotFound("not found")).write(w, r) // the mux would redirect, which clients do not follow
 		return
 	}
