@@ -57,6 +57,8 @@ type Range struct {
 	CountOnly bool
 	// Serializable answers from the local copy, which may be behind. With a Revision the answer is exact all the same.
 	Serializable bool
+	// Buf may be used for the result's KVs, over what is in it: for who reads page after page and keeps none.
+	Buf []KeyValue
 }
 
 // RangeResult is the answer to a Range. More says that Limit cut it off; Count is the number of keys in the range.
@@ -212,6 +214,14 @@ type Backend interface {
 	// compaction: ErrCompacted; after the newest revision: ErrFuture.
 	Compact(ctx context.Context, rev int64) error
 	Close() error
+}
+
+// Streamer is a Backend that can send a long range without being asked for page after page. It is not asked to by who counts calls ([Limits]).
+type Streamer interface {
+	// RangeStream calls each with the parts of the range r, in their order, all at one revision; Limit is 0. The KVs that each gets are
+	// valid until it returns, their strings and values for ever; what else is in the results is not. ok is false when the store
+	// cannot do it: then each was not called.
+	RangeStream(ctx context.Context, r Range, each func(RangeResult) error) (h Header, ok bool, err error)
 }
 
 // PrefixEnd returns the End of the range of all keys with the prefix.

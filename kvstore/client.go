@@ -18,7 +18,8 @@ type Config struct {
 	Log *slog.Logger
 	// Name says who this is to people who look at the keys of locks.
 	Name string
-	// Page is the number of keys that a list asks for at a time; 0 means 1000.
+	// Page is the number of keys that a list asks for at a time; 0 means few at first, so that the consumer begins soon, and then about a
+	// mebibyte: the store counts what is left of the range for each page.
 	Page int64
 	// CallTimeout bounds each call whose context has no earlier deadline; 0 means 5 s.
 	CallTimeout time.Duration
@@ -50,9 +51,6 @@ type Client struct {
 func New(b Backend, cfg Config) *Client {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
-	}
-	if cfg.Page <= 0 {
-		cfg.Page = 1000
 	}
 	if cfg.CallTimeout <= 0 {
 		cfg.CallTimeout = 5 * time.Second
@@ -103,45 +101,6 @@ func (c *Client) spawn(f func()) bool {
 
 func (c *Client) timeout(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, c.cfg.CallTimeout)
-}
-
-// List calls each with the pages of all keys with the prefix, in byte order, all at one revision, which it returns. It stops at the
-// first error of each. With held, the revision is one at which held held.
-func (c *Client) List(ctx context.Context, prefix string, each func([]KeyValue) error, held ...Compare) (Header, error) {
-	r := Range{Key: prefix, End: PrefixEnd(prefix), Limit: c.cfg.Page}
-	var head Header
-	if len(held) > 0 {
-		at, err := c.guarded(ctx, Txn{}, held)
-		if err != nil {
-			return head, err
-		}
-		head, r.Revision, r.Serializable = at.Header, at.Revision, true
-	}
-	for {
-		page, err := c.page(ctx, r)
-		if err != nil {
-			return head, err
-		}
-		if r.Revision == 0 {
-			head, r.Revision, r.Serializable = page.Header, page.Revision, true
-		}
-		if err := each(page.KVs); err != nil || !page.More {
-			return head, err
-		}
-		r.Key = page.KVs[len(page.KVs)-1].Key + "\x00"
-	}
-}
-
-// page reads one page. The local copy may not have reached the revision yet: then the leader is asked.
-func (c *Client) page(ctx context.Context, r Range) (RangeResult, error) {
-	ctx, cancel := c.timeout(ctx)
-	defer cancel()
-	res, err := c.Range(ctx, r)
-	if r.Serializable && errors.Is(err, ErrFuture) {
-		r.Serializable = false
-		res, err = c.Range(ctx, r)
-	}
-	return res, err
 }
 
 // Hint adds to an error what its reader can do about it; nil stays nil, and errors.Is works as before.

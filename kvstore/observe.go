@@ -116,6 +116,17 @@ func (o *observed) Range(ctx context.Context, r Range) (res RangeResult, err err
 	return o.Backend.Range(ctx, r)
 }
 
+// RangeStream implements Streamer if the backend does. Its time is its reader's too.
+func (o *observed) RangeStream(ctx context.Context, r Range, each func(RangeResult) error) (h Header, ok bool, err error) {
+	s, can := o.Backend.(Streamer)
+	if !can {
+		return h, false, nil
+	}
+	ctx, end := o.begin(ctx, "list", r.Key)
+	defer func() { end(err) }()
+	return s.RangeStream(ctx, r, each)
+}
+
 // Txn implements Backend.
 func (o *observed) Txn(ctx context.Context, t Txn) (res TxnResult, err error) {
 	key := ""

@@ -11,12 +11,18 @@ import (
 func TestSeenIsAMap(t *testing.T) {
 	for round := range 20 {
 		var s seen
+		var part []entry
 		want := map[string]int64{}
 		for i := range round * 50 {
 			k := fmt.Sprintf("%04d", i)
-			s.base = append(s.base, entry{k, int64(i + 1)})
+			part = append(part, entry{k, int64(i + 1)})
+			if rand.N(7) == 0 {
+				s.add(part)
+				part = nil
+			}
 			want[k] = int64(i + 1)
 		}
+		s.add(part)
 		for i := range 6000 {
 			k, rev := fmt.Sprintf("%04d", rand.N(3000)), int64(i+1)
 			if rand.N(3) == 0 {

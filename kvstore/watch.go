@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"sync/atomic"
 	"time"
 )
@@ -62,7 +61,7 @@ func (w *Watcher) RequestProgress(ctx context.Context) error {
 var errStale = errors.New("the store was replaced or restored")
 
 // Run reports to fn until ctx ends, the client is closed, or fn returns an error, and returns why. fn runs in Run's goroutine, and
-// nothing is read ahead of it but what one response of the store holds. Run is called once.
+// nothing is read ahead of it but what one response of the store holds, the next page while a list is made. Run is called once.
 func (w *Watcher) Run(ctx context.Context, fn func(Batch) error) error {
 	const first = 20 * time.Millisecond
 	back := first
@@ -133,11 +132,11 @@ func (w *Watcher) list(ctx context.Context, fn func(Batch) error, reset bool) er
 		w.c.m.list("first")
 	}
 	first := true
-	var now []entry
-	head, err := w.c.List(ctx, w.prefix, func(kvs []KeyValue) error {
+	var listed seen
+	head, err := w.c.list(ctx, w.prefix, true, func(kvs []KeyValue) error {
 		b := Batch{Reset: reset && first}
 		first = false
-		now = slices.Grow(now, len(kvs))
+		now := make([]entry, 0, len(kvs))
 		b.Events = make([]Event, 0, len(kvs))
 		for _, kv := range kvs {
 			old := w.seen.get(kv.Key)
@@ -149,19 +148,17 @@ func (w *Watcher) list(ctx context.Context, fn func(Batch) error, reset bool) er
 				b.Events = append(b.Events, Event{Modified, kv})
 			}
 		}
+		listed.add(now)
 		if len(b.Events) == 0 && !b.Reset {
 			return nil
 		}
 		return w.emit(fn, b)
 	})
 	if err != nil {
-		for _, e := range now { // a list that broke off must not report these as new again
-			w.seen.set(e.key, e.rev)
-		}
+		listed.each(func(key string) { w.seen.set(key, listed.get(key)) }) // a list that broke off must not report these as new again
 		return err
 	}
 	done := Batch{Revision: head.Revision, ListDone: true}
-	listed := seen{base: now}
 	w.seen.each(func(key string) {
 		if listed.get(key) == 0 {
 			done.Events = append(done.Events, Event{Deleted, KeyValue{Key: key, ModRevision: head.Revision}})

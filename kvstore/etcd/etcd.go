@@ -22,7 +22,9 @@ import (
 // Backend implements kvstore.Backend.
 type Backend struct {
 	cl     *clientv3.Client
-	ctx    context.Context // ends with Close
+	kv     etcdserverpb.KVClient // for calls with a codec of ours; nil of a member in this process
+	pages  atomic.Bool           // the cluster cannot stream a range
+	ctx    context.Context       // ends with Close
 	cancel context.CancelFunc
 	closed atomic.Bool
 	room   []func() error
@@ -35,6 +37,9 @@ var _ kvstore.Backend = (*Backend)(nil)
 // before whatever puts something into the database, whose error is then the answer.
 func New(cl *clientv3.Client, room ...func() error) *Backend {
 	b := &Backend{cl: cl, room: room}
+	if cl.ActiveConnection() != nil {
+		b.kv = clientv3.RetryKVClient(cl)
+	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
 	return b
 }
@@ -66,30 +71,6 @@ func (b *Backend) call(ctx context.Context) (context.Context, func(), error) {
 	return ctx, func() { stop(); cancel() }, nil
 }
 
-// Range implements kvstore.Backend.
-func (b *Backend) Range(ctx context.Context, r kvstore.Range) (kvstore.RangeResult, error) {
-	ctx, done, err := b.call(ctx)
-	if err != nil {
-		return kvstore.RangeResult{}, err
-	}
-	defer done()
-	opts := []clientv3.OpOption{clientv3.WithLimit(r.Limit), clientv3.WithRev(r.Revision)}
-	if r.End != "" {
-		opts = append(opts, clientv3.WithRange(r.End))
-	}
-	if r.CountOnly {
-		opts = append(opts, clientv3.WithCountOnly())
-	}
-	if r.Serializable {
-		opts = append(opts, clientv3.WithSerializable())
-	}
-	res, err := b.cl.Get(ctx, r.Key, opts...)
-	if err != nil {
-		return kvstore.RangeResult{}, b.failed(err)
-	}
-	return kvstore.RangeResult{Header: header(res.Header), KVs: convert(res.Kvs), More: res.More, Count: res.Count}, nil
-}
-
 // Txn implements kvstore.Backend.
 func (b *Backend) Txn(ctx context.Context, t kvstore.Txn) (kvstore.TxnResult, error) {
 	if err := kvstore.CheckTxn(t); err != nil {
@@ -119,7 +100,7 @@ func (b *Backend) Txn(ctx context.Context, t kvstore.Txn) (kvstore.TxnResult, er
 	out := kvstore.TxnResult{Header: header(res.Header), Succeeded: res.Succeeded, Results: make([]kvstore.OpResult, len(res.Responses))}
 	for i, r := range res.Responses {
 		if g := r.GetResponseRange(); g != nil {
-			out.Results[i].KVs = convert(g.Kvs)
+			out.Results[i].KVs = convert(g.Kvs, nil)
 		} else if d := r.GetResponseDeleteRange(); d != nil {
 			out.Results[i].Deleted = d.Deleted
 		}
@@ -252,10 +233,11 @@ func header(h *etcdserverpb.ResponseHeader) kvstore.Header {
 	return kvstore.Header{Cluster: h.ClusterId, Revision: h.Revision}
 }
 
-func convert(in []*mvccpb.KeyValue) []kvstore.KeyValue {
-	out := make([]kvstore.KeyValue, len(in))
-	for i, kv := range in {
-		out[i] = keyValue(kv)
+// convert uses buf while it is large enough.
+func convert(in []*mvccpb.KeyValue, buf []kvstore.KeyValue) []kvstore.KeyValue {
+	out := slices.Grow(buf[:0], len(in))
+	for _, kv := range in {
+		out = append(out, keyValue(kv))
 	}
 	return out
 }

@@ -19,7 +19,7 @@ func Run(t *testing.T, minTTL time.Duration, open func(t *testing.T) kvstore.Bac
 		name string
 		f    func(*env)
 	}{
-		{"keys", keys}, {"empty value is not a missing key", emptyValue}, {"paged list at one revision", pages}, {"compares", compares},
+		{"keys", keys}, {"empty value is not a missing key", emptyValue}, {"paged list at one revision", pages}, {"list in one go", longList}, {"compares", compares},
 		{"transaction is all or nothing", allOrNothing}, {"limits", limits}, {"reads within a transaction", innerReads},
 		{"old revisions", oldRevisions}, {"watch", watch}, {"watch from the past", watchPast}, {"watch from now", watchNow}, {"progress", progress},
 		{"list and watch", listAndWatch}, {"watcher after compaction", watcherCompacted}, {"lease", lease}, {"revoke", revoke},
@@ -53,6 +53,13 @@ func (e *env) other() *kvstore.Client {
 type unclosed struct{ kvstore.Backend }
 
 func (unclosed) Close() error { return nil }
+
+// unclosedStreamer streams, if the backend does.
+type unclosedStreamer struct{ unclosed }
+
+func (u unclosedStreamer) RangeStream(ctx context.Context, r kvstore.Range, each func(kvstore.RangeResult) error) (h kvstore.Header, ok bool, err error) {
+	return u.Backend.(kvstore.Streamer).RangeStream(ctx, r, each)
+}
 
 func (e *env) must(err error) {
 	e.Helper()
@@ -153,6 +160,76 @@ func pages(e *env) {
 	r, err := e.c.Range(e.Context(), kvstore.Range{Key: "p/", End: kvstore.PrefixEnd("p/"), CountOnly: true})
 	if err != nil || r.Count != 30 || len(r.KVs) != 0 {
 		e.Errorf("count %+v %v", r, err)
+	}
+}
+
+// longList lists what no page of a client chooses by itself holds, while it changes.
+func longList(e *env) {
+	const keys = 4321
+	ctx := e.Context()
+	want := make([]string, keys)
+	var head int64
+	for i := 0; i < keys; i += 500 {
+		var t kvstore.Txn
+		for j := i; j < min(i+500, keys); j++ {
+			want[j] = fmt.Sprintf("p/%05d", j)
+			t.Then = append(t.Then, kvstore.Put(want[j], fmt.Append(nil, "value of ", j)))
+		}
+		r, err := e.c.Txn(ctx, t)
+		e.must(err)
+		head = r.Revision
+	}
+	l, err := e.c.Lock(ctx, "lock", max(e.minTTL, 10*time.Second))
+	e.must(err)
+	head = l.Fence()
+	c := kvstore.New(unclosed{e.b}, kvstore.Config{}) // in pages
+	defer c.Close()
+	streaming := c
+	if _, ok := e.b.(kvstore.Streamer); ok {
+		streaming = kvstore.New(unclosedStreamer{unclosed{e.b}}, kvstore.Config{})
+		defer streaming.Close()
+	}
+	for i, held := range [][]kvstore.Compare{nil, {l.Held()}, nil, {l.Held()}} {
+		c := c
+		if i > 1 {
+			c = streaming
+		}
+		var got []kvstore.KeyValue
+		var kept [][]kvstore.KeyValue
+		h, err := c.List(ctx, "p/", func(kvs []kvstore.KeyValue) error {
+			if len(got) == 0 {
+				e.put("p/99999", "late")
+				_, _, err := e.c.Remove(ctx, want[keys-1])
+				e.must(err)
+			}
+			got, kept = append(got, kvs...), append(kept, kvs)
+			return nil
+		}, held...)
+		if err != nil || len(got) != keys || len(kept) < 2 || held == nil && h.Revision != head {
+			e.Fatalf("%d keys in %d parts at %d: %v", len(got), len(kept), h.Revision, err)
+		}
+		i := 0
+		for _, part := range kept { // nothing was written over what was kept
+			for _, kv := range part {
+				if kv.Key != want[i] || string(kv.Value) != fmt.Sprint("value of ", i) || kv.Version != 1 || kv.ModRevision == 0 || kv.ModRevision != kv.CreateRevision {
+					e.Fatalf("key %d: %+v", i, kv)
+				}
+				i++
+			}
+		}
+		r, err := e.c.Txn(ctx, kvstore.Txn{Then: []kvstore.Op{kvstore.Delete("p/99999"), kvstore.Put(want[keys-1], fmt.Append(nil, "value of ", keys-1))}})
+		e.must(err)
+		head = r.Revision
+	}
+	enough := errors.New("enough")
+	e.must(l.Unlock(ctx))
+	for _, c := range []*kvstore.Client{c, streaming} {
+		if _, err := c.List(ctx, "p/", func([]kvstore.KeyValue) error { return enough }); !errors.Is(err, enough) {
+			e.Error(err)
+		}
+		if _, err := c.List(ctx, "p/", func([]kvstore.KeyValue) error { return nil }, l.Held()); !errors.Is(err, kvstore.ErrLockLost) {
+			e.Errorf("without the lock: %v", err)
+		}
 	}
 }
 
