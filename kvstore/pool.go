@@ -18,6 +18,9 @@ type PoolConfig struct {
 	MaxKeys int
 	// Batch is how many keys one transaction re-creates; 0 means 100.
 	Batch int
+	// KeepEmpty has a lease without keys stay. Who writes keys beside the pool, from several goroutines, needs it: a write under way
+	// may hang its key on a lease after the key was given back.
+	KeepEmpty bool
 }
 
 // LeasePool keeps keys of this process alive on as few leases as MaxKeys allows. Safe for concurrent use.
@@ -38,6 +41,10 @@ type LeasePool struct {
 	current *pooled
 	growing chan struct{} // closed when the lease that is being granted is there, or is not
 	watch   []*observer
+	closed  bool
+	ctx     context.Context // ends with the pool or the client
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup // of what waits for the end of a lease, or follows from it
 }
 
 type pooled struct {
@@ -59,7 +66,7 @@ type observer struct {
 	f      func(keys []string)
 }
 
-// NewPool returns a pool. It lives as long as the client.
+// NewPool returns a pool. It lives until it or the client is closed.
 func (c *Client) NewPool(cfg PoolConfig) *LeasePool {
 	if cfg.MaxKeys <= 0 {
 		cfg.MaxKeys = 1000
@@ -68,7 +75,9 @@ func (c *Client) NewPool(cfg PoolConfig) *LeasePool {
 		cfg.Batch = 100
 	}
 	cfg.Batch = min(cfg.Batch, MaxTxnOps)
-	return &LeasePool{c: c, cfg: cfg, leases: map[*pooled]struct{}{}, keys: map[string]*leasedKey{}}
+	p := &LeasePool{c: c, cfg: cfg, leases: map[*pooled]struct{}{}, keys: map[string]*leasedKey{}}
+	p.ctx, p.cancel = context.WithCancel(c.ctx)
+	return p
 }
 
 // Stats says how many leases there are and how many keys hang on them.
@@ -105,20 +114,13 @@ func (p *LeasePool) Take(ctx context.Context, key string) (*Lease, error) {
 func (p *LeasePool) take(ctx context.Context, key string) (*leasedKey, *pooled, error) {
 	for {
 		p.mu.Lock()
-		if k := p.keys[key]; k != nil && k.in != nil {
-			in := k.in
+		if p.closed {
+			p.mu.Unlock()
+			return nil, nil, ErrClosed
+		}
+		if k, in := p.account(key); in != nil {
 			p.mu.Unlock()
 			return k, in, nil
-		}
-		if l := p.room(); l != nil {
-			k := p.keys[key]
-			if k == nil {
-				k = &leasedKey{key: key}
-				p.keys[key] = k
-			}
-			k.in, l.keys[key] = l, k
-			p.mu.Unlock()
-			return k, l, nil
 		}
 		wait := p.growing
 		if wait == nil {
@@ -135,7 +137,7 @@ func (p *LeasePool) take(ctx context.Context, key string) (*leasedKey, *pooled, 
 		case <-wait:
 		case <-ctx.Done():
 			return nil, nil, ctx.Err()
-		case <-p.c.ctx.Done():
+		case <-p.ctx.Done():
 			return nil, nil, ErrClosed
 		}
 	}
@@ -162,15 +164,20 @@ func (p *LeasePool) grow(ctx context.Context, done chan struct{}) error {
 	p.mu.Lock()
 	p.growing = nil
 	close(done)
+	if err == nil && p.closed {
+		err = ErrClosed
+	}
 	if err != nil {
 		p.mu.Unlock()
+		if l != nil {
+			l.Release()
+		}
 		return err
 	}
 	n := &pooled{lease: l, keys: map[string]*leasedKey{}}
 	p.leases[n] = struct{}{}
 	p.current = n
-	p.mu.Unlock()
-	ok := p.c.spawn(func() {
+	ok := p.spawn(func() {
 		select {
 		case <-l.Lost():
 			p.lost(n)
@@ -182,6 +189,7 @@ func (p *LeasePool) grow(ctx context.Context, done chan struct{}) error {
 			}
 		}
 	})
+	p.mu.Unlock()
 	if !ok {
 		return ErrClosed
 	}
@@ -202,21 +210,21 @@ func (p *LeasePool) Give(key string) {
 		delete(l.keys, key)
 	}
 	k.in, k.wanted, k.given = nil, false, true
-	back := l != nil && len(l.keys) == 0 && len(p.leases) > 1
+	back := l != nil && len(l.keys) == 0 && len(p.leases) > 1 && !p.cfg.KeepEmpty && !p.closed
 	if back {
 		delete(p.leases, l)
 		if p.current == l {
 			p.current = nil
 		}
 	}
-	p.mu.Unlock()
 	if back {
-		p.c.spawn(func() {
-			if err := l.lease.Close(p.c.ctx); err != nil {
+		p.spawn(func() {
+			if err := l.lease.Close(p.ctx); err != nil {
 				p.c.cfg.Log.Debug("give back a lease", "err", err) // it runs out by itself
 			}
 		})
 	}
+	p.mu.Unlock()
 }
 
 // Put writes key under a lease of the pool and keeps it there. After an error the key is wanted as it was before the call; one of class
@@ -241,14 +249,14 @@ func (p *LeasePool) Put(ctx context.Context, key string, value []byte, held ...C
 			p.Give(key)
 			return changed, rev, err
 		}
-		moved := err == nil && k.in != in && !k.given // the lease was lost while the write was under way
+		moved := err == nil && k.in != in && !k.given && !p.closed // the lease was lost while the write was under way
 		if moved && p.keys[key] == nil {
 			p.keys[key] = k
 		}
-		p.mu.Unlock()
 		if moved {
-			p.c.spawn(func() { p.restore([]*leasedKey{k}) })
+			p.spawn(func() { p.restore([]*leasedKey{k}) })
 		}
+		p.mu.Unlock()
 		return changed, rev, err
 	}
 }
@@ -262,7 +270,7 @@ func (p *LeasePool) Remove(ctx context.Context, key string, held ...Compare) (ch
 // lost strikes a lease out, tells the observers and writes what is wanted under another. Only the first call for a lease does something.
 func (p *LeasePool) lost(l *pooled) {
 	p.mu.Lock()
-	if _, ok := p.leases[l]; !ok || p.c.ctx.Err() != nil {
+	if _, ok := p.leases[l]; !ok || p.closed || p.c.ctx.Err() != nil {
 		p.mu.Unlock()
 		return
 	}
@@ -284,11 +292,10 @@ func (p *LeasePool) lost(l *pooled) {
 		}
 	}
 	watch := p.watch
-	p.mu.Unlock()
 	slices.Sort(names)
 	slices.SortFunc(again, func(a, b *leasedKey) int { return strings.Compare(a.key, b.key) })
-	p.c.cfg.Log.Warn("a lease was lost", "keys", len(names), "again", len(again))
-	p.c.spawn(func() {
+	p.spawn(func() {
+		p.c.cfg.Log.Warn("a lease was lost", "keys", len(names), "again", len(again))
 		l.lease.Release() // it may have been lost in a write; then it is still being renewed
 		for _, o := range watch {
 			var mine []string
@@ -305,6 +312,7 @@ func (p *LeasePool) lost(l *pooled) {
 			p.restore(batch)
 		}
 	})
+	p.mu.Unlock()
 }
 
 // restore writes keys again until they are there, are not wanted any more, or the client ends.
@@ -322,7 +330,7 @@ func (p *LeasePool) restore(keys []*leasedKey) {
 		}
 		p.c.cfg.Log.Debug("write leased keys again", "keys", len(keys), "err", err, "retry", back)
 		select {
-		case <-p.c.ctx.Done():
+		case <-p.ctx.Done():
 			return
 		case <-time.After(back/2 + rand.N(back)): // all nodes lose their leases at the same time
 		}
@@ -337,13 +345,13 @@ func (p *LeasePool) restoreOnce(keys []*leasedKey, guess map[*leasedKey]int64) (
 	var on []*pooled
 	for _, k := range keys {
 		p.mu.Lock()
-		wanted := p.keys[k.key] == k && k.wanted
+		wanted := p.keys[k.key] == k && k.wanted && !p.closed
 		value := k.value
 		p.mu.Unlock()
 		if !wanted {
 			continue
 		}
-		_, in, err := p.take(p.c.ctx, k.key)
+		_, in, err := p.take(p.ctx, k.key)
 		if err != nil {
 			return keys, err
 		}
@@ -355,10 +363,10 @@ func (p *LeasePool) restoreOnce(keys []*leasedKey, guess map[*leasedKey]int64) (
 	if len(doing) == 0 {
 		return nil, nil
 	}
-	r, err := p.c.Txn(Urgent(p.c.ctx), t)
+	r, err := p.c.Txn(Urgent(p.ctx), t)
 	if errors.Is(err, ErrLeaseExpired) {
 		for _, l := range on {
-			ctx, cancel := p.c.timeout(p.c.ctx)
+			ctx, cancel := p.c.timeout(p.ctx)
 			if _, kerr := p.c.KeepAlive(ctx, l.lease.ID()); errors.Is(kerr, ErrLeaseExpired) {
 				p.lost(l)
 			}

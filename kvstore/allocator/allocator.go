@@ -107,6 +107,7 @@ type entry struct {
 	attempts int
 	ask      Record // what the last refusal said about the key
 	stale    bool   // the cache's word about the key proved wrong
+	shaky    bool   // all references were checked while this one was being written: it is checked on its own
 }
 
 // task is one claim or release on its way to the store.

@@ -36,11 +36,13 @@ func (k *KV) Claim(ctx context.Context, claims []Claim) ([]Claimed, error) {
 	for len(left) > 0 {
 		var again []int
 		err := k.chunks(len(left), ops, func(i int) int { return len(claims[left[i]].Key) }, func(from, to int) error {
-			return k.withLease(ctx, func(lease kvstore.LeaseID) error {
+			chunk := left[from:to]
+			ref := func(i int) string { return k.ref(claims[chunk[i]].Key) }
+			return k.withLeases(ctx, len(chunk), ref, func(leases []kvstore.LeaseID) error {
 				careful := to-from <= smallClaim
-				ok, innocent, err := k.claimTxn(ctx, lease, claims, left[from:to], out, careful)
+				ok, innocent, err := k.claimTxn(ctx, leases, claims, chunk, out, careful)
 				if !ok && !careful && err == nil {
-					_, innocent, err = k.claimTxn(ctx, lease, claims, left[from:to], out, true)
+					_, innocent, err = k.claimTxn(ctx, leases, claims, chunk, out, true)
 				}
 				again = append(again, innocent...)
 				return wrap("claim ids", err)
@@ -51,13 +53,18 @@ func (k *KV) Claim(ctx context.Context, claims []Claim) ([]Claimed, error) {
 		}
 		left = again
 	}
+	for i, c := range out {
+		if c.State != Done {
+			k.pool.Give(k.ref(claims[i].Key))
+		}
+	}
 	return out, nil
 }
 
 // claimTxn tries the claims with the given indexes at once. It answers all of them; or, if careful, those that stood in the way, and
 // returns the others.
-func (k *KV) claimTxn(ctx context.Context, lease kvstore.LeaseID, claims []Claim, which []int, out []Claimed, careful bool) (ok bool, innocent []int, err error) {
-	r, err := k.c.Txn(ctx, k.compose(lease, claims, which, careful))
+func (k *KV) claimTxn(ctx context.Context, leases []kvstore.LeaseID, claims []Claim, which []int, out []Claimed, careful bool) (ok bool, innocent []int, err error) {
+	r, err := k.c.Txn(ctx, k.compose(leases, claims, which, careful))
 	if err != nil {
 		return false, nil, err
 	}
@@ -95,10 +102,10 @@ func (k *KV) claimTxn(ctx context.Context, lease kvstore.LeaseID, claims []Claim
 	return false, innocent, nil
 }
 
-// compose writes the transaction of some claims.
-func (k *KV) compose(lease kvstore.LeaseID, claims []Claim, which []int, careful bool) kvstore.Txn {
+// compose writes the transaction of some claims, whose references get the leases in the same order.
+func (k *KV) compose(leases []kvstore.LeaseID, claims []Claim, which []int, careful bool) kvstore.Txn {
 	t := kvstore.Txn{If: make([]kvstore.Compare, 0, 2*len(which)), Then: make([]kvstore.Op, 0, opsPerClaim*len(which))}
-	for _, i := range which {
+	for n, i := range which {
 		c := claims[i]
 		key := k.key(c.Key)
 		t.If = append(t.If, kvstore.Unchanged(key, c.Rev)) // 0: missing
@@ -113,7 +120,7 @@ func (k *KV) compose(lease kvstore.LeaseID, claims []Claim, which []int, careful
 				t.Else = append(t.Else, kvstore.Get(id))
 			}
 		}
-		t.Then = append(t.Then, k.putRef(c.Key, c.ID, lease))
+		t.Then = append(t.Then, k.putRef(c.Key, c.ID, leases[n]))
 	}
 	return t
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
 	"github.com/shoal-project/shoal/internal/errs"
@@ -88,13 +90,36 @@ func (c *Collector) Run(ctx context.Context) (CollectStats, error) {
 		now[path] = rev
 	}
 	c.seen = now // what is deleted below leaves the next list; what is not is due in the next round
-	const perTxn = 4
-	return s, c.cfg.KV.chunks(len(due), perTxn, func(i int) int { return len(due[i].Key) }, func(from, to int) error {
-		if err := c.wait(ctx, to-from); err != nil {
-			return err
-		}
-		return wrap("collect unused ids", c.delete(ctx, due[from:to], &s))
-	})
+	err = c.deleteAll(ctx, due, &s)
+	return s, wrap("collect unused ids", err)
+}
+
+// deleteAll has a few transactions under way at a time: while the store works on one, the next is made.
+func (c *Collector) deleteAll(ctx context.Context, due []victim, s *CollectStats) error {
+	const (
+		perVictim = 3 // compares at most
+		flying    = 3
+	)
+	var deleted, saved atomic.Int64
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(flying)
+	for from := 0; from < len(due) && gctx.Err() == nil; {
+		to := c.cfg.KV.chunk(from, len(due), perVictim, func(i int) int { return len(due[i].Key) })
+		part := due[from:to]
+		from = to
+		g.Go(func() error {
+			if err := c.wait(gctx, len(part)); err != nil {
+				return err
+			}
+			return c.delete(gctx, part, perVictim, &deleted, &saved)
+		})
+	}
+	err := g.Wait()
+	if err == nil {
+		err = ctx.Err()
+	}
+	s.Deleted, s.Saved = int(deleted.Load()), int(saved.Load())
+	return err
 }
 
 // wait takes n from the rate limit, in portions that it can give.
@@ -109,8 +134,9 @@ func (c *Collector) wait(ctx context.Context, n int) error {
 	return nil
 }
 
-// delete removes the victims that are still what they were and still unused. When a condition does not hold the chunk is cut in halves.
-func (c *Collector) delete(ctx context.Context, vs []victim, s *CollectStats) error {
+// delete removes the victims that are still what they were and still unused. When a condition does not hold, or the store does not take as
+// many, the chunk is cut in halves.
+func (c *Collector) delete(ctx context.Context, vs []victim, ops int, deleted, saved *atomic.Int64) error {
 	k := c.cfg.KV
 	var t kvstore.Txn
 	for _, v := range vs {
@@ -126,8 +152,10 @@ func (c *Collector) delete(ctx context.Context, vs []victim, s *CollectStats) er
 			t.If = append(t.If, kvstore.Unchanged(key, v.Rev), kvstore.NoneUnder(k.refs(v.Key)))
 			t.Then = append(t.Then, kvstore.Delete(key))
 			if v.idRev != 0 {
-				t.If = append(t.If, kvstore.Unchanged(id, v.idRev))
 				t.Then = append(t.Then, kvstore.Delete(id))
+			}
+			if v.idRev != 0 && v.idRev != v.Rev { // else both were written at once and are never written but together
+				t.If = append(t.If, kvstore.Unchanged(id, v.idRev))
 			}
 		}
 	}
@@ -136,23 +164,78 @@ func (c *Collector) delete(ctx context.Context, vs []victim, s *CollectStats) er
 	case err != nil && !errors.Is(err, kvstore.ErrTooLarge):
 		return err
 	case err == nil && r.Succeeded:
-		s.Deleted += len(vs)
+		deleted.Add(int64(len(vs)))
 		return nil
 	case err != nil && len(vs) == 1:
 		return err
 	case len(vs) == 1:
-		s.Saved++
+		saved.Add(1)
 		return nil
 	}
-	if err := c.delete(ctx, vs[:len(vs)/2], s); err != nil {
+	if err != nil {
+		k.learn(len(vs) * ops)
+	}
+	if err := c.delete(ctx, vs[:len(vs)/2], ops, deleted, saved); err != nil {
 		return err
 	}
-	return c.delete(ctx, vs[len(vs)/2:], s)
+	return c.delete(ctx, vs[len(vs)/2:], ops, deleted, saved)
 }
 
 // unused lists the records without references, and the ids without records. The lists are not of one revision: what
 // is deleted is decided by the transaction.
 func (c *Collector) unused(ctx context.Context, s *CollectStats) ([]victim, error) {
+	var used map[string]bool
+	var ids map[ID]kvstore.KeyValue
+	var recs []Record
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) { used, err = c.references(gctx); return err })
+	g.Go(func() (err error) { ids, err = c.ids(gctx); return err })
+	g.Go(func() error {
+		return c.cfg.KV.List(gctx, func(page []Record) error { recs = append(recs, page...); return nil })
+	})
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	var out []victim
+	for _, r := range recs {
+		v := victim{Record: r}
+		if kv, ok := ids[r.ID]; ok && string(kv.Value) == r.Key {
+			v.idRev = kv.ModRevision
+			delete(ids, r.ID)
+		}
+		switch {
+		case r.ID < c.cfg.Min || r.ID > c.cfg.Max:
+			s.Foreign++
+		case used[escape(r.Key)]:
+			s.Alive++
+		default:
+			out = append(out, v)
+		}
+	}
+	return c.orphans(out, recs, ids), nil
+}
+
+// orphans adds the ids that no record has.
+func (c *Collector) orphans(out []victim, recs []Record, ids map[ID]kvstore.KeyValue) []victim {
+	if len(ids) == 0 {
+		return out
+	}
+	revs := make(map[string]int64, len(recs))
+	for _, r := range recs {
+		revs[r.Key] = r.Rev
+	}
+	for id, kv := range ids {
+		if id < c.cfg.Min || id > c.cfg.Max {
+			continue
+		}
+		key := string(kv.Value)
+		out = append(out, victim{Record: Record{Key: key, ID: id}, idRev: kv.ModRevision, orphan: true, keyRev: revs[key]})
+	}
+	return out
+}
+
+// references lists the escaped keys that somebody refers to.
+func (c *Collector) references(ctx context.Context) (map[string]bool, error) {
 	k := c.cfg.KV
 	used := map[string]bool{}
 	_, err := k.c.List(ctx, k.prefix+"refs/", func(kvs []kvstore.KeyValue) error {
@@ -163,11 +246,13 @@ func (c *Collector) unused(ctx context.Context, s *CollectStats) ([]victim, erro
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, wrap("list references", err)
-	}
+	return used, wrap("list references", err)
+}
+
+func (c *Collector) ids(ctx context.Context) (map[ID]kvstore.KeyValue, error) {
+	k := c.cfg.KV
 	ids := map[ID]kvstore.KeyValue{}
-	_, err = k.c.List(ctx, k.prefix+"ids/", func(kvs []kvstore.KeyValue) error {
+	_, err := k.c.List(ctx, k.prefix+"ids/", func(kvs []kvstore.KeyValue) error {
 		for _, kv := range kvs {
 			id, err := parseID(kv.Key[len(k.prefix)+len("ids/"):])
 			if err != nil || CheckKey(string(kv.Value)) != nil {
@@ -178,39 +263,5 @@ func (c *Collector) unused(ctx context.Context, s *CollectStats) ([]victim, erro
 		}
 		return nil
 	})
-	if err != nil {
-		return nil, wrap("list ids", err)
-	}
-	var out []victim
-	recs := map[string]Record{}
-	err = k.List(ctx, func(page []Record) error {
-		for _, r := range page {
-			recs[r.Key] = r
-			v := victim{Record: r}
-			if kv, ok := ids[r.ID]; ok && string(kv.Value) == r.Key {
-				v.idRev = kv.ModRevision
-				delete(ids, r.ID)
-			}
-			switch {
-			case r.ID < c.cfg.Min || r.ID > c.cfg.Max:
-				s.Foreign++
-			case used[escape(r.Key)]:
-				s.Alive++
-			default:
-				out = append(out, v)
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	for id, kv := range ids { // no record has this id
-		if id < c.cfg.Min || id > c.cfg.Max {
-			continue
-		}
-		key := string(kv.Value)
-		out = append(out, victim{Record: Record{Key: key, ID: id}, idRev: kv.ModRevision, orphan: true, keyRev: recs[key].Rev})
-	}
-	return out, nil
+	return ids, wrap("list ids", err)
 }

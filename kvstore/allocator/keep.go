@@ -50,6 +50,9 @@ func (a *Allocator) toRestore(all bool) []Record {
 	var out, gone []Record
 	for key, e := range a.held {
 		_, suspect := a.suspects[key]
+		if all && e.task != nil {
+			e.shaky = true
+		}
 		if e.refs > 0 && (all || suspect) {
 			out = append(out, e.rec)
 			delete(a.suspects, key)

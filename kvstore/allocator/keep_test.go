@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -110,6 +111,32 @@ func TestLeaseLoss(t *testing.T) {
 			t.Errorf("%s: %d became %d", some[i], before[i].ID, after[i].ID)
 		}
 	}
+}
+
+// The lease is lost after a reference was written and before its writer has heard: it comes back like the others.
+func TestLeaseLossDuringClaim(t *testing.T) {
+	store := newStore(t)
+	a := newNode(t, store, "a")
+	a.allocate(t, "before")
+	lease := dump(t, store)["refs/before/a"].Lease
+	hold, written := make(chan struct{}), make(chan struct{})
+	var first atomic.Bool
+	a.faults.Fail(func(op string) error {
+		if op == "txn after" && first.CompareAndSwap(false, true) {
+			close(written)
+			<-hold
+		}
+		return nil
+	})
+	done := make(chan error, 1)
+	go func() { _, err := a.Allocate(t.Context(), "during"); done <- err }()
+	<-written
+	must(t, store.Revoke(t.Context(), lease))
+	a.allocate(t, "after") // the other writer notices
+	wait(t, "what was held is back", func() bool { _, ok := dump(t, store)["refs/before/a"]; return ok })
+	close(hold)
+	must(t, <-done)
+	wait(t, "and what was on its way", func() bool { _, ok := dump(t, store)["refs/during/a"]; return ok })
 }
 
 // A lease that cannot be renewed is noticed without any call.

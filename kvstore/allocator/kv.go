@@ -11,7 +11,6 @@ import (
 
 	"github.com/shoal-project/shoal/internal/errs"
 	"github.com/shoal-project/shoal/kvstore"
-	"github.com/shoal-project/shoal/kvstore/internal/session"
 )
 
 // Record says that a key has an id.
@@ -93,10 +92,11 @@ type KVConfig struct {
 // KV keeps the records in a kvstore. See layout.go for the keys.
 type KV struct {
 	layout
-	c       *kvstore.Client
-	log     *slog.Logger
-	session *session.Session
-	maxOps  atomic.Int64
+	c      *kvstore.Client
+	log    *slog.Logger
+	pool   *kvstore.LeasePool // of the references
+	lost   chan struct{}
+	maxOps atomic.Int64
 }
 
 var _ Backend = (*KV)(nil)
@@ -119,19 +119,27 @@ func NewKV(cfg KVConfig) (*KV, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	k := &KV{layout: l, c: cfg.Client, log: cfg.Log, session: session.New(cfg.Client, cfg.TTL)}
+	k := &KV{layout: l, c: cfg.Client, log: cfg.Log, lost: make(chan struct{}, 1)}
+	// A restore and a release of a key may cross: what then hangs on another lease than the pool thinks is put right by the next restore.
+	k.pool = cfg.Client.NewPool(kvstore.PoolConfig{TTL: cfg.TTL, KeepEmpty: true})
+	k.pool.Observe("", func([]string) {
+		select {
+		case k.lost <- struct{}{}:
+		default:
+		}
+	})
 	k.maxOps.Store(int64(max(cfg.MaxOps, opsPerClaim)))
 	return k, nil
 }
 
-// Close stops renewing the lease. The node's references live until its time is up, so a restart does not give them up.
-func (k *KV) Close() { k.session.Close() }
+// Close stops renewing the leases. The node's references live until their time is up, so a restart does not give them up.
+func (k *KV) Close() { k.pool.Close() }
 
-// Withdraw ends the lease: all references of this node go at once.
-func (k *KV) Withdraw(ctx context.Context) error { return k.session.Revoke(ctx) }
+// Withdraw ends the leases: all references of this node go at once.
+func (k *KV) Withdraw(ctx context.Context) error { return k.pool.Revoke(ctx) }
 
 // Lost implements Backend.
-func (k *KV) Lost() <-chan struct{} { return k.session.Lost() }
+func (k *KV) Lost() <-chan struct{} { return k.lost }
 
 // Release implements Backend.
 func (k *KV) Release(ctx context.Context, keys []string) error {
@@ -140,8 +148,13 @@ func (k *KV) Release(ctx context.Context, keys []string) error {
 		for _, key := range keys[from:to] {
 			ops = append(ops, kvstore.Delete(k.ref(key)))
 		}
-		_, err := k.c.Txn(ctx, kvstore.Txn{Then: ops})
-		return wrap("release references", err)
+		if _, err := k.c.Txn(ctx, kvstore.Txn{Then: ops}); err != nil {
+			return wrap("release references", err)
+		}
+		for _, op := range ops {
+			k.pool.Give(op.Key)
+		}
+		return nil
 	})
 }
 
@@ -229,18 +242,10 @@ func (k *KV) Watch(ctx context.Context, fn func(Batch) error) error {
 // it takes fewer.
 func (k *KV) chunks(n, ops int, size func(int) int, do func(from, to int) error) error {
 	for from := 0; from < n; {
-		limit := max(int(k.maxOps.Load())/ops, 1)
-		to, bytes := from, 0
-		for to < n && to-from < limit {
-			// each operation carries the prefix and, escaped, the key
-			if bytes += ops * (len(k.prefix) + len(k.node) + 48 + min(3*size(to), maxEscaped) + size(to)); bytes > kvstore.MaxTxnBytes && to > from {
-				break
-			}
-			to++
-		}
+		to := k.chunk(from, n, ops, size)
 		err := do(from, to)
 		if errors.Is(err, kvstore.ErrTooLarge) && to-from > 1 {
-			k.maxOps.Store(int64(max((to-from)/2, 1) * ops))
+			k.learn((to - from) * ops)
 			continue
 		}
 		if err != nil {
@@ -251,18 +256,50 @@ func (k *KV) chunks(n, ops int, size func(int) int, do func(from, to int) error)
 	return nil
 }
 
-// withLease runs do with the node's lease, once more when the store does not know that one any longer.
-func (k *KV) withLease(ctx context.Context, do func(kvstore.LeaseID) error) error {
+// chunk returns the end of the transaction that begins with item from.
+func (k *KV) chunk(from, n, ops int, size func(int) int) int {
+	limit := max(int(k.maxOps.Load())/ops, 1)
+	to, bytes := from, 0
+	for to < n && to-from < limit {
+		// each operation carries the prefix and, escaped, the key
+		if bytes += ops * (len(k.prefix) + len(k.node) + 48 + min(3*size(to), maxEscaped) + size(to)); bytes > kvstore.MaxTxnBytes && to > from {
+			break
+		}
+		to++
+	}
+	return to
+}
+
+// learn notes that the store refused a transaction of this many operations: the next ones have half of it at most. An external
+// etcd takes 128 unless it is told otherwise, and nobody says how many before it refuses.
+func (k *KV) learn(refused int) {
+	for {
+		had := k.maxOps.Load()
+		less := max(int64(refused/2), opsPerClaim)
+		if less >= had || k.maxOps.CompareAndSwap(had, less) {
+			return
+		}
+	}
+}
+
+// withLeases runs do with a lease for each of n references, which ref names; once more when the store does not know one of them any longer.
+func (k *KV) withLeases(ctx context.Context, n int, ref func(int) string, do func([]kvstore.LeaseID) error) error {
+	refs := make([]string, n)
+	for i := range refs {
+		refs[i] = ref(i)
+	}
 	for again := false; ; again = true {
-		lease, err := k.session.Lease(ctx)
+		leases, err := k.pool.TakeAll(ctx, refs)
 		if err != nil {
 			return err
 		}
-		err = do(lease)
+		err = do(leases)
 		if !errors.Is(err, kvstore.ErrLeaseExpired) {
 			return err
 		}
-		k.session.Drop(lease)
+		if rerr := k.pool.Refused(ctx, leases); rerr != nil {
+			return rerr
+		}
 		if again {
 			return errs.Classify(errs.UnavailableClass, err)
 		}

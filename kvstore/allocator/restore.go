@@ -11,8 +11,9 @@ import (
 func (k *KV) Restore(ctx context.Context, held []Record) ([]Claimed, error) {
 	out := make([]Claimed, len(held))
 	err := k.chunks(len(held), opsPerClaim, func(i int) int { return len(held[i].Key) }, func(from, to int) error {
-		return k.withLease(ctx, func(lease kvstore.LeaseID) error {
-			return wrap("restore references", k.restoreTxn(ctx, lease, held[from:to], out[from:to]))
+		ref := func(i int) string { return k.ref(held[from+i].Key) }
+		return k.withLeases(ctx, to-from, ref, func(leases []kvstore.LeaseID) error {
+			return wrap("restore references", k.restoreTxn(ctx, leases, held[from:to], out[from:to]))
 		})
 	})
 	if err != nil {
@@ -23,30 +24,30 @@ func (k *KV) Restore(ctx context.Context, held []Record) ([]Claimed, error) {
 
 // restoreTxn looks at the records and writes what is missing under the condition that nothing has changed in between.
 // When something has, the chunk is cut in halves: one record that changes all the time holds up no other.
-func (k *KV) restoreTxn(ctx context.Context, lease kvstore.LeaseID, held []Record, out []Claimed) error {
+func (k *KV) restoreTxn(ctx context.Context, leases []kvstore.LeaseID, held []Record, out []Claimed) error {
 	const attempts = 8 // for one record alone
 	for range attempts {
-		ok, err := k.restoreOnce(ctx, lease, held, out)
+		ok, err := k.restoreOnce(ctx, leases, held, out)
 		if err != nil || ok {
 			return err
 		}
 		if n := len(held); n > 1 {
-			if err := k.restoreTxn(ctx, lease, held[:n/2], out[:n/2]); err != nil {
+			if err := k.restoreTxn(ctx, leases[:n/2], held[:n/2], out[:n/2]); err != nil {
 				return err
 			}
-			return k.restoreTxn(ctx, lease, held[n/2:], out[n/2:])
+			return k.restoreTxn(ctx, leases[n/2:], held[n/2:], out[n/2:])
 		}
 	}
 	return errs.Busy("restore key %.40q: it changed %d times meanwhile", held[0].Key, attempts)
 }
 
-func (k *KV) restoreOnce(ctx context.Context, lease kvstore.LeaseID, held []Record, out []Claimed) (ok bool, err error) {
+func (k *KV) restoreOnce(ctx context.Context, leases []kvstore.LeaseID, held []Record, out []Claimed) (ok bool, err error) {
 	var t kvstore.Txn
 	var reads []kvstore.Op
-	for _, h := range held {
+	for i, h := range held {
 		key, id, ref := k.key(h.Key), k.id(h.ID), k.ref(h.Key)
 		t.If = append(t.If, kvstore.Unchanged(key, h.Rev), kvstore.Unchanged(id, h.Rev),
-			kvstore.Compare{Key: ref, Target: kvstore.TargetLease, Equal: int64(lease)})
+			kvstore.Compare{Key: ref, Target: kvstore.TargetLease, Equal: int64(leases[i])})
 		reads = append(reads, kvstore.Get(key), kvstore.Get(id), kvstore.Get(ref))
 	}
 	r, err := k.c.Txn(ctx, t)
@@ -67,7 +68,7 @@ func (k *KV) restoreOnce(ctx context.Context, lease kvstore.LeaseID, held []Reco
 	var written []int
 	for i, h := range held {
 		var record bool
-		if out[i], record, err = k.plan(&fix, lease, h, r.Results[opsPerClaim*i:]); err != nil {
+		if out[i], record, err = k.plan(&fix, leases[i], h, r.Results[opsPerClaim*i:]); err != nil {
 			return false, err
 		}
 		if record {

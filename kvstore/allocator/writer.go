@@ -217,6 +217,10 @@ func (a *Allocator) settle(e *entry, rec Record, isNew bool, err error) {
 	close(t.done)
 	if err == nil && t.waiters > 0 {
 		e.task, e.rec, e.refs = nil, rec, t.waiters
+		if e.shaky {
+			e.shaky = false
+			a.suspect(rec)
+		}
 		return
 	}
 	if err != nil && e.attempts == 0 { // nothing was sent
@@ -294,10 +298,15 @@ func (a *Allocator) protect(r Record) bool {
 	if e == nil || e.refs == 0 || e.rec.ID != r.ID || e.rec.Rev > r.Rev {
 		return false
 	}
+	a.suspect(r)
+	return true
+}
+
+// suspect has the keeper look at a record. The caller holds the mutex.
+func (a *Allocator) suspect(r Record) {
 	a.suspects[r.Key] = r
 	select {
 	case a.sync <- struct{}{}:
 	default:
 	}
-	return true
 }

@@ -13,7 +13,6 @@ import (
 
 	"github.com/shoal-project/shoal/internal/errs"
 	"github.com/shoal-project/shoal/kvstore"
-	"github.com/shoal-project/shoal/kvstore/internal/session"
 )
 
 // Limits of one value.
@@ -32,7 +31,7 @@ type SyncConfig struct {
 	TTL     time.Duration
 	NoLease bool
 	Workers int // transactions under way at a time; 0 means 2
-	// MaxBatch is how many keys are written together; 0 means 128.
+	// MaxBatch is how many keys are written together; 0 means 128, which every etcd takes. When the store takes fewer, so many are.
 	MaxBatch int
 	Log      *slog.Logger
 }
@@ -76,6 +75,9 @@ func checkName(name string) error {
 	return nil
 }
 
+// fewest is the number of keys that no store refuses for being too many.
+const fewest = 16
+
 // item is a key that is to be written or was. The store's mutex guards it.
 type item struct {
 	path   string
@@ -91,15 +93,16 @@ type item struct {
 // between names is not kept. What is wanted is kept in memory only; keys of a former process that nobody wants any more go with its lease.
 // Safe for concurrent use.
 type SyncStore struct {
-	cfg     SyncConfig
-	session *session.Session
-	wake    chan struct{}
+	cfg  SyncConfig
+	pool *kvstore.LeasePool
+	wake chan struct{}
 
 	mu      sync.Mutex
 	running bool
 	items   map[string]*item // by path
 	queue   []*item
-	limit   int             // keys in the next transaction; less than MaxBatch after a refusal
+	most    int             // keys that the store takes in a transaction, as far as it has said
+	limit   int             // keys in the next transaction; less than most after a refusal
 	before  map[string]bool // paths that have to be written before the canary; nil: Synced was not called
 	onSync  []func()
 	failed  int64
@@ -110,7 +113,10 @@ func NewSyncStore(cfg SyncConfig) (*SyncStore, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
-	return &SyncStore{cfg: cfg, session: session.New(cfg.Client, cfg.TTL), wake: make(chan struct{}, 1), items: map[string]*item{}, limit: cfg.MaxBatch}, nil
+	s := &SyncStore{cfg: cfg, wake: make(chan struct{}, 1), items: map[string]*item{}, most: cfg.MaxBatch, limit: cfg.MaxBatch}
+	s.pool = cfg.Client.NewPool(kvstore.PoolConfig{TTL: cfg.TTL})
+	s.pool.Observe("", s.lost)
+	return s, nil
 }
 
 // Upsert wants name to have a value. It never waits; a value that is wanted already costs nothing.
@@ -258,25 +264,20 @@ func (s *SyncStore) Run(ctx context.Context) error {
 	for range s.cfg.Workers {
 		wg.Go(func() { s.work(ctx) })
 	}
-	for ctx.Err() == nil {
-		select {
-		case <-ctx.Done():
-		case <-s.session.Lost():
-			s.all()
-		}
-	}
 	wg.Wait()
-	s.session.Close()
+	s.pool.Close()
 	return context.Cause(ctx)
 }
 
-// all queues everything: the lease that carried it is gone.
-func (s *SyncStore) all() {
-	s.cfg.Log.Warn("the lease was lost, writing all values again", "prefix", s.cfg.Prefix)
+// lost queues the keys whose lease is gone; one that is being written is written once more.
+func (s *SyncStore) lost(paths []string) {
+	s.cfg.Log.Warn("a lease was lost, writing its values again", "prefix", s.cfg.Prefix, "keys", len(paths))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, it := range s.items {
-		s.enqueue(it)
+	for _, path := range paths {
+		if it := s.items[path]; it != nil {
+			s.enqueue(it)
+		}
 	}
 }
 
@@ -336,22 +337,32 @@ func (s *SyncStore) take() ([]*item, kvstore.Txn) {
 	return batch, txn
 }
 
+// send writes a transaction, its puts under leases of the pool.
 func (s *SyncStore) send(ctx context.Context, txn kvstore.Txn) error {
-	var lease kvstore.LeaseID
-	if !s.cfg.NoLease {
-		var err error
-		if lease, err = s.session.Lease(ctx); err != nil {
-			return err
-		}
-		for i, op := range txn.Then {
-			if op.Type == kvstore.OpPut {
-				txn.Then[i].Lease = lease
-			}
+	if s.cfg.NoLease {
+		_, err := s.cfg.Client.Txn(ctx, txn)
+		return err
+	}
+	var puts []int
+	var paths []string
+	for i, op := range txn.Then {
+		if op.Type == kvstore.OpPut {
+			puts, paths = append(puts, i), append(paths, op.Key)
 		}
 	}
-	_, err := s.cfg.Client.Txn(ctx, txn)
+	leases, err := s.pool.TakeAll(ctx, paths)
+	if err != nil {
+		return err
+	}
+	for n, i := range puts {
+		txn.Then[i].Lease = leases[n]
+	}
+	_, err = s.cfg.Client.Txn(ctx, txn)
 	if errors.Is(err, kvstore.ErrLeaseExpired) {
-		s.session.Drop(lease)
+		if rerr := s.pool.Refused(ctx, leases); rerr != nil {
+			return rerr
+		}
+		return errs.Classify(errs.UnavailableClass, err) // nothing is wrong with the values
 	}
 	return err
 }
@@ -362,7 +373,11 @@ func (s *SyncStore) sent(batch []*item, err error) {
 	s.mu.Lock()
 	switch {
 	case err == nil:
-		s.limit = min(s.limit*2, s.cfg.MaxBatch)
+		s.limit = min(s.limit*2, s.most)
+	case errors.Is(err, kvstore.ErrTooLarge) && len(batch) > fewest:
+		s.most = max(len(batch)/2, fewest)
+		s.limit = s.most
+		s.failed++
 	case !errs.Is(err, errs.UnavailableClass):
 		s.limit = max(len(batch)/2, 1) // one value that the store refuses must not hold up the others
 		s.failed++
@@ -389,6 +404,7 @@ func (s *SyncStore) sent(batch []*item, err error) {
 		}
 		if it.done = nil; it.absent {
 			delete(s.items, it.path)
+			s.pool.Give(it.path) // before anybody can want it again
 		}
 	}
 	s.sing()
