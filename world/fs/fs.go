@@ -2,13 +2,13 @@ package fs
 
 import (
 	"context"
-	"errors"
 	iofs "io/fs"
 	"os"
 	"path"
 	"syscall"
 	"time"
 
+	"github.com/shoal-project/shoal/internal/errs"
 	"github.com/shoal-project/shoal/kvstore"
 )
 
@@ -94,8 +94,8 @@ func (f *FS) MkdirAll(ctx context.Context, p string, perm iofs.FileMode) error {
 		return nil
 	case err == nil:
 		return pathError("mkdir", p, syscall.ENOTDIR)
-	case !errors.Is(err, iofs.ErrNotExist):
-		return pathError("mkdir", p, Errno(err))
+	case !errs.Is(Classify(err), errs.NotFoundClass) && !errs.Is(Classify(err), errs.InvalidInput):
+		return err
 	}
 	if up := path.Dir(path.Clean("/" + p)); up != "/" {
 		if err := f.MkdirAll(ctx, up, perm); err != nil {
@@ -103,7 +103,7 @@ func (f *FS) MkdirAll(ctx context.Context, p string, perm iofs.FileMode) error {
 		}
 	}
 	if err := f.Mkdir(ctx, p, perm); err != nil {
-		if i, e := f.Stat(ctx, p); e == nil && i.IsDir() {
+		if i, e := f.Lstat(ctx, p); e == nil && i.IsDir() {
 			return nil
 		}
 		return err

@@ -12,7 +12,7 @@ import (
 // os.LinkError.
 func (f *FS) Rename(ctx context.Context, from, to string) error {
 	_, err := f.change(ctx, "rename", from, func(v *view) (kvstore.Txn, error) {
-		src, err := v.find(ctx, from, false)
+		src, err := v.walk(ctx, from, false)
 		if err != nil {
 			return kvstore.Txn{}, err
 		}
@@ -20,10 +20,13 @@ func (f *FS) Rename(ctx context.Context, from, to string) error {
 		if err != nil {
 			return kvstore.Txn{}, err
 		}
+		if src.missing != "" {
+			return kvstore.Txn{}, syscall.ENOENT
+		}
 		if len(src.steps) == 0 || dst.missing == "" && len(dst.steps) == 0 {
 			return kvstore.Txn{}, syscall.EBUSY
 		}
-		return v.move(ctx, src.last(), dst)
+		return v.move(ctx, src, dst)
 	})
 	if err != nil {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: unwrapPath(err)}
@@ -32,18 +35,33 @@ func (f *FS) Rename(ctx context.Context, from, to string) error {
 }
 
 // move plans to put an entry elsewhere.
-func (v *view) move(ctx context.Context, src step, dst place) (kvstore.Txn, error) {
+func (v *view) move(ctx context.Context, from, dst place) (kvstore.Txn, error) {
 	var t kvstore.Txn
+	src := from.last()
 	dirs, name := dst.steps, dst.missing
 	var over *step
 	if name == "" {
 		last := dst.last()
 		over, dirs, name = &last, dirs[:len(dirs)-1], last.name
 	}
+	for _, s := range from.steps[:len(from.steps)-1] {
+		if over != nil && over.ino == s.ino {
+			return t, syscall.ENOTEMPTY
+		}
+	}
 	to := place{steps: dirs}
+	if src.Type.IsDir() {
+		// No directory above the new place may be moved meanwhile: two moves could make a circle that hangs in the air.
+		for _, s := range dirs {
+			if s.ino == src.ino {
+				return t, syscall.EINVAL
+			}
+			t.If = append(t.If, kvstore.Unchanged(v.entryKey(s.parent, s.name), s.rev))
+		}
+	}
 	switch {
 	case over != nil && over.ino == src.ino:
-		return t, nil // itself
+		return kvstore.Txn{}, nil // itself
 	case !to.isDir():
 		return t, syscall.ENOTDIR
 	case len(dirs) >= MaxDepth:
@@ -59,15 +77,6 @@ func (v *view) move(ctx context.Context, src step, dst place) (kvstore.Txn, erro
 	}
 	old, key := v.entryKey(src.parent, src.name), v.entryKey(to.ino(), name)
 	t.If = append(t.If, alive, kvstore.Unchanged(old, src.rev))
-	if src.Type.IsDir() {
-		// No directory above the new place may be moved meanwhile: two moves could make a circle that hangs in the air.
-		for _, s := range dirs {
-			if s.ino == src.ino {
-				return t, syscall.EINVAL
-			}
-			t.If = append(t.If, kvstore.Unchanged(v.entryKey(s.parent, s.name), s.rev))
-		}
-	}
 	t.Then = append(t.Then, kvstore.Delete(old), kvstore.Put(key, encode(src.entry)), v.changed(to.ino()))
 	if src.parent != to.ino() {
 		t.Then = append(t.Then, v.changed(src.parent))

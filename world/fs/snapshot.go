@@ -2,11 +2,13 @@ package fs
 
 import (
 	"context"
+	"errors"
 	"io"
 	iofs "io/fs"
 	"os"
+	"path"
+	"strings"
 	"syscall"
-	"time"
 )
 
 // Snapshot is a volume as it was at one revision. It implements the interfaces of io/fs, whose paths have no slash in front. Safe for
@@ -144,21 +146,21 @@ func (s *Snapshot) ReadLink(name string) (string, error) {
 	return i.Target(), nil
 }
 
-// Walk calls fn for a path and all below it, at one revision, in the order of names, as [io/fs.WalkDir] does; paths have no slash in front, the root is ".".
+// Walk calls fn for a path and all below it, at one revision, in the order of names, as [io/fs.WalkDir] does; paths have no slash
+// in front, the root is ".". No link is followed.
 func (f *FS) Walk(ctx context.Context, root string, fn iofs.WalkDirFunc) error {
 	s, err := f.Snapshot(ctx)
 	if err != nil {
 		return err
 	}
-	if root = base(root); root == "/" {
+	if root = strings.TrimPrefix(path.Clean("/"+root), "/"); root == "" {
 		root = "."
 	}
+	if i, err := s.Lstat(root); err == nil && i.Mode().Type() == iofs.ModeSymlink {
+		if err = fn(root, iofs.FileInfoToDirEntry(i), nil); errors.Is(err, iofs.SkipAll) || errors.Is(err, iofs.SkipDir) {
+			err = nil
+		}
+		return err
+	}
 	return iofs.WalkDir(s, root, fn)
-}
-
-// Usage counts a volume.
-type Usage struct {
-	Files, Dirs, Links int64
-	Bytes              int64 // sum of the sizes of files
-	Modified           time.Time
 }
