@@ -26,7 +26,7 @@
 // # Leases and locks
 //
 // A [LeasePool] keeps keys alive on few leases and writes them again when a lease was lost. Locks queue in memory within a process and in the
-// store between processes; they hang on a pool of their own. [Urgent] calls, theirs among them, never wait at a client's limits.
+// store between processes (a path for which several contend is watched by each of them, once); they hang on a pool of their own. [Urgent] calls, theirs among them, never wait at a client's limits.
 //
 // Locks are hints, revisions are proof: who acts under a lock puts [Lock.Held] into the transaction that records the effect.
 package kvstore

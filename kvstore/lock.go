@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strings"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,6 +20,8 @@ type locks struct {
 	pool map[time.Duration]*LeasePool
 	turn map[string]*turns
 	held map[string]*Lock // by key, to tell a local queue that a lease was lost
+
+	vigils map[string]*vigil // by path
 }
 
 // turns is the queue of this process for one path. Whoever has the turn has it until he passes it on.
@@ -28,6 +30,7 @@ type turns struct{ waiting []chan struct{} }
 func (s *locks) init(c *Client) {
 	s.c, s.id = c, rand.Uint64()
 	s.pool, s.turn, s.held = map[time.Duration]*LeasePool{}, map[string]*turns{}, map[string]*Lock{}
+	s.vigils = map[string]*vigil{}
 }
 
 // leases returns the pool of locks with this ttl.
@@ -140,25 +143,48 @@ func (c *Client) Lock(ctx context.Context, path string, ttl time.Duration) (*Loc
 
 // acquire puts a key into the queue and waits until none before it is left.
 func (l *Lock) acquire(ctx context.Context) error {
+	w := l.s.attend(l.path, l.key)
+	defer func() { w.leave() }()
 	queue, err := l.enqueue(ctx)
 	for err == nil {
-		before, n, own := l.before(queue)
+		before, own := l.before(queue)
 		switch {
 		case !own:
 			return ErrLockLost
-		case n == 0:
+		case len(before) == 0:
 			return nil
-		}
-		if err = l.waitGone(ctx, before); err != nil {
-			return err
+		case len(before) > crowd:
+			err = l.waitGone(ctx, last(queue, before))
+		case w != nil:
+			if err = w.wait(ctx, l.lease.Lost(), before); !errors.Is(err, errVigil) {
+				return l.whyGone(err)
+			}
+			w.leave()
+			w, err = nil, nil
+		default:
+			if w, err = l.s.watch(ctx, l.path, l.key); err != nil {
+				return l.whyGone(err)
+			}
 		}
 		var r TxnResult
-		r, err = l.s.c.Txn(ctx, Txn{Then: []Op{l.queue()}})
+		if err == nil {
+			r, err = l.s.c.Txn(ctx, Txn{Then: []Op{l.queue()}})
+		}
 		if err == nil {
 			queue = r.Results[0].KVs
 		}
 	}
 	return err
+}
+
+// last returns the key that was queued last of those with the names.
+func last(queue []KeyValue, names []string) (best KeyValue) {
+	for _, kv := range queue {
+		if slices.Contains(names, kv.Key) && kv.CreateRevision > best.CreateRevision {
+			best = kv
+		}
+	}
+	return best
 }
 
 func (l *Lock) queue() Op {
@@ -198,22 +224,6 @@ func (l *Lock) enqueue(ctx context.Context) ([]KeyValue, error) {
 			return r.Results[1].KVs, nil
 		}
 	}
-}
-
-// before returns the key that was queued last before this one, how many there are, and whether this one is there.
-func (l *Lock) before(queue []KeyValue) (best KeyValue, n int, own bool) {
-	for _, kv := range queue {
-		if strings.Contains(kv.Key[len(l.path)+1:], "/") {
-			continue // of a lock whose path begins with this one's
-		}
-		own = own || kv.Key == l.key && kv.CreateRevision == l.rev
-		if kv.CreateRevision < l.rev {
-			if n++; kv.CreateRevision > best.CreateRevision {
-				best = kv
-			}
-		}
-	}
-	return best, n, own
 }
 
 // waitGone waits until the key is deleted. The watch stands before the key is looked at once more; it begins "now" and not at a

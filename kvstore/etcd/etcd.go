@@ -89,6 +89,9 @@ func (b *Backend) Txn(ctx context.Context, t kvstore.Txn) (kvstore.TxnResult, er
 	if len(t.If) == 0 && len(t.Then) == 1 && t.Then[0].Type == kvstore.OpPut {
 		return b.put(ctx, t.Then[0])
 	}
+	if len(t.If) == 0 && len(t.Then) == 1 && t.Then[0].Type == kvstore.OpDelete && t.Then[0].End == "" {
+		return b.delete(ctx, t.Then[0].Key)
+	}
 	cmps := make([]clientv3.Cmp, len(t.If))
 	for i, c := range t.If {
 		cmps[i] = compare(c)
@@ -132,6 +135,15 @@ func (b *Backend) put(ctx context.Context, o kvstore.Op) (kvstore.TxnResult, err
 		return kvstore.TxnResult{}, b.failed(err)
 	}
 	return kvstore.TxnResult{Header: header(r.Header), Succeeded: true, Results: make([]kvstore.OpResult, 1)}, nil
+}
+
+// delete is like put.
+func (b *Backend) delete(ctx context.Context, key string) (kvstore.TxnResult, error) {
+	r, err := b.cl.Delete(ctx, key)
+	if err != nil {
+		return kvstore.TxnResult{}, b.failed(err)
+	}
+	return kvstore.TxnResult{Header: header(r.Header), Succeeded: true, Results: []kvstore.OpResult{{Deleted: r.Deleted}}}, nil
 }
 
 func compare(c kvstore.Compare) clientv3.Cmp {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -210,6 +211,127 @@ func lockStale(e *env) {
 		e.Errorf("a collected lock still writes: %v %v", ok, err)
 	}
 	_ = fresh.Unlock(ctx)
+}
+
+// lockCrowd has more clients in one queue than one watch serves: they get the lock in the order in which they came.
+func lockCrowd(e *env) {
+	ctx, cancel := context.WithTimeout(e.Context(), time.Minute)
+	defer cancel()
+	const n = 14
+	ttl := max(e.minTTL, 10*time.Second)
+	first, err := e.c.Lock(ctx, "locks/x", ttl)
+	e.must(err)
+	got := make(chan int, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		c := e.other()
+		wg.Go(func() {
+			l, err := c.Lock(ctx, "locks/x", ttl)
+			if err != nil {
+				e.Error(err)
+				return
+			}
+			got <- i
+			if err := l.Unlock(ctx); err != nil {
+				e.Error(err)
+			}
+		})
+		e.wait("one more waits", func() bool {
+			r, err := e.c.Range(ctx, kvstore.Range{Key: "locks/", End: kvstore.PrefixEnd("locks/"), CountOnly: true})
+			e.must(err)
+			return r.Count == int64(i+2)
+		})
+	}
+	e.must(first.Unlock(ctx))
+	wg.Wait()
+	close(got)
+	i := 0
+	for j := range got {
+		if i != j {
+			e.Errorf("number %d got it as number %d", j, i)
+		}
+		i++
+	}
+}
+
+// lockBroken passes a lock around while streams break.
+func lockBroken(e *env) {
+	ctx, cancel := context.WithTimeout(e.Context(), time.Minute)
+	defer cancel()
+	f := NewFaults(unclosed{e.b})
+	var holders atomic.Int32
+	stop := make(chan struct{})
+	var wg, breaker sync.WaitGroup
+	breaker.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			case <-time.After(3 * time.Millisecond):
+				f.Break()
+			}
+		}
+	})
+	for range 3 {
+		c := kvstore.New(f, kvstore.Config{})
+		e.Cleanup(func() { c.Close() })
+		wg.Go(func() {
+			for range 20 {
+				l, err := c.Lock(ctx, "locks/x", max(e.minTTL, 10*time.Second))
+				if errors.Is(err, kvstore.ErrNoQuorum) {
+					continue
+				}
+				if err != nil {
+					e.Error(err)
+					return
+				}
+				if holders.Add(1) > 1 {
+					e.Error("two hold the lock")
+				}
+				holders.Add(-1)
+				if err := l.Unlock(ctx); err != nil {
+					e.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(stop)
+	breaker.Wait()
+	r, err := e.c.Range(ctx, kvstore.Range{Key: "locks/", End: kvstore.PrefixEnd("locks/"), CountOnly: true})
+	if err != nil || r.Count != 0 {
+		e.Errorf("%d keys left, %v", r.Count, err)
+	}
+}
+
+// lockTaken has somebody delete the key of one that waits: it does not get the lock when its turn would come.
+func lockTaken(e *env) {
+	ctx, cancel := context.WithTimeout(e.Context(), time.Minute)
+	defer cancel()
+	ttl := max(e.minTTL, 10*time.Second)
+	first, err := e.c.Lock(ctx, "locks/x", ttl)
+	e.must(err)
+	second := e.other()
+	for range 2 { // before its watch stands and while it stands
+		done := make(chan error, 1)
+		go func() { _, err := second.Lock(ctx, "locks/x", ttl); done <- err }()
+		var queue []kvstore.KeyValue
+		e.wait("the second waits", func() bool {
+			queue, _, err = e.c.ListPrefix(ctx, "locks/x/")
+			e.must(err)
+			return len(queue) == 2
+		})
+		for _, kv := range queue {
+			if kv.Key != first.Held().Key {
+				_, _, err := e.c.Remove(ctx, kv.Key)
+				e.must(err)
+			}
+		}
+		if err := <-done; !errors.Is(err, kvstore.ErrLockLost) {
+			e.Error(err)
+		}
+	}
+	e.must(first.Unlock(ctx))
 }
 
 // LockRate measures how often n clients hand one lock around; for benchmarks.

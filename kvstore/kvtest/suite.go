@@ -24,7 +24,7 @@ func Run(t *testing.T, minTTL time.Duration, open func(t *testing.T) kvstore.Bac
 		{"old revisions", oldRevisions}, {"watch", watch}, {"watch from the past", watchPast}, {"watch from now", watchNow}, {"progress", progress},
 		{"list and watch", listAndWatch}, {"watcher after compaction", watcherCompacted}, {"lease", lease}, {"revoke", revoke},
 		{"update if different", updateIfDifferent}, {"update if unchanged", updateIfUnchanged}, {"operations under a lock", ifLocked},
-		{"lock", lock}, {"lock waiter gives up", lockGivesUp}, {"lock is fenced", lockFenced}, {"lock queues", lockQueues}, {"locks of nested paths", lockNested}, {"lock of a lost lease", lockLost}, {"stale locks", lockStale}, {"close", closed},
+		{"lock", lock}, {"lock waiter gives up", lockGivesUp}, {"lock is fenced", lockFenced}, {"lock queues", lockQueues}, {"lock of a crowd", lockCrowd}, {"lock over broken streams", lockBroken}, {"lock of a deleted waiter", lockTaken}, {"locks of nested paths", lockNested}, {"lock of a lost lease", lockLost}, {"stale locks", lockStale}, {"close", closed},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := open(t)
