@@ -45,6 +45,9 @@ type Options struct {
 	// Signer signs the deploys that this machine adds, Verifier says whether a signature is good and whose; nil: not signed, not verified.
 	Signer   Signer
 	Verifier Verifier
+	// Authors returns the keys of the people who may deploy. When there are any, a deploy needs the signature of one of them (Draft.Content), and who
+	// can write to the store but has none of their keys cannot make the machines run anything. nil: nobody is asked.
+	Authors func() ([]string, error)
 	// Members is the database's membership; nil: WatchMembers is Unsupported.
 	Members MemberSource
 
