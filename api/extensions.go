@@ -69,5 +69,10 @@ var extensions = []struct{ name, proof string }{
 	{"event_lifecycle_requestor_address", "internal/rest TestLifecycleEventsNameTheCallerOfTheSocket"},
 	{"event_location", "internal/rest TestAListenerHearsTheFinalEventOfItsOperation"},
 	{"event_project", "internal/rest TestAListenerHearsTheFinalEventOfItsOperation"},
+	{"certificate_update", "internal/rest TestCertificatesOverHTTP"},
+	{"certificate_project", "internal/rest TestARestrictedCallerSeesItsProjectsOnly"},
+	{"certificate_self_renewal", "internal/rest TestNobodyPromotesThemselves"},
+	{"certificate_token", "internal/rest TestTokens"},
+	{"remote_token_expiry", "identity/trust TestTokensExpire"},
 	{"warnings", "internal/rest TestWarningsOverHTTP"},
 }

@@ -43,7 +43,7 @@ func TestRefused(t *testing.T) {
 		text  string
 	}{
 		"unknown":       {"foo.bar", "x", errs.InvalidInput, "cannot set 'foo.bar' to 'x': unknown key"},
-		"not yet":       {"core.https_address", ":8443", errs.UnsupportedClass, ""},
+		"not yet":       {"core.bgp_asn", "1", errs.UnsupportedClass, ""},
 		"not a number":  {config.ShutdownTimeout, "soon", errs.InvalidInput, ""},
 		"negative":      {config.ShutdownTimeout, "-1", errs.InvalidInput, ""},
 		"object":        {"user.a", map[string]any{}, errs.InvalidInput, ""},

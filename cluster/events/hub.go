@@ -43,6 +43,10 @@ type Filter struct {
 	Types       []string // empty: all
 	Project     api.ProjectName
 	AllProjects bool
+	// Sees limits the listener to the projects for which it is true, and takes away what belongs to no project; nil: no limit.
+	Sees func(api.ProjectName) bool
+	// Hidden are types that the listener does not get, also when it asks for them.
+	Hidden []string
 }
 
 // Subscription is one listener.
@@ -77,6 +81,11 @@ func (h *Hub) Subscribe(f Filter) (*Subscription, error) {
 	}
 	if len(f.Types) == 0 {
 		s.types = [3]bool{true, true, true}
+	}
+	for _, t := range f.Hidden {
+		if i := slices.Index(types, t); i >= 0 {
+			s.types[i] = false
+		}
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -187,5 +196,10 @@ func (h *Hub) publish(eventType, project string, metadata any) {
 }
 
 func (f Filter) wantsProject(project string) bool {
+	if f.Sees != nil {
+		if p, err := api.ParseProjectName(project); project == "" || err != nil || !f.Sees(p) {
+			return false
+		}
+	}
 	return f.AllProjects || project == "" || f.Project.IsZero() || f.Project.String() == project
 }

@@ -37,6 +37,9 @@ type Deps struct {
 	State *state.DB
 	// UsedBy returns the URLs of all objects in the project; nil means that nobody knows of any.
 	UsedBy func(api.ProjectName) []string
+	// Forget takes rights on a project away from whoever has them; nil means that nobody has. It is called before a project is made,
+	// for what one of that name has left behind, and after it was deleted.
+	Forget func(context.Context, api.ProjectName) error
 }
 
 // Service keeps the projects. Safe for concurrent use.
@@ -52,6 +55,9 @@ func New(d Deps) (*Service, error) {
 	}
 	if d.UsedBy == nil {
 		d.UsedBy = func(api.ProjectName) []string { return nil }
+	}
+	if d.Forget == nil {
+		d.Forget = func(context.Context, api.ProjectName) error { return nil }
 	}
 	return &Service{d: d, table: state.NewTable[record](d.State, "projects", 1)}, nil
 }
@@ -154,6 +160,11 @@ func (s *Service) Create(ctx context.Context, raw string, put api.ProjectPut) (a
 	if name == api.DefaultProject {
 		return name, errs.Exists("Project %q already exists", raw)
 	}
+	if _, err := s.read(name); errs.IsNotFound(err) {
+		if err := s.d.Forget(ctx, name); err != nil {
+			return name, err
+		}
+	}
 	_, err = s.table.Create(ctx, state.Key(raw), record{raw, put.Description, cfg})
 	if errs.IsExists(err) {
 		return name, errs.Exists("Project %q already exists", raw)
@@ -212,6 +223,9 @@ func (s *Service) Delete(ctx context.Context, name api.ProjectName) error {
 	err := s.table.Delete(ctx, state.Key(name.String()))
 	if errs.IsNotFound(err) {
 		return errs.NotFound("Project not found")
+	}
+	if err == nil {
+		err = s.d.Forget(ctx, name)
 	}
 	return err
 }

@@ -110,6 +110,7 @@ type daemon struct {
 	group  *lifecycle.Group
 
 	database atomic.Pointer[database] // nil until it is there
+	net      httpsAPI
 	rooms    rooms
 	opened   atomic.Bool // all rooms are there
 	idle     bool        // no instance was up when the instances' service stopped

@@ -10,6 +10,7 @@ import (
 
 	"github.com/shoal-project/shoal/cluster/config"
 	"github.com/shoal-project/shoal/identity/project"
+	"github.com/shoal-project/shoal/identity/trust"
 	"github.com/shoal-project/shoal/image"
 	"github.com/shoal-project/shoal/instance"
 	"github.com/shoal-project/shoal/instance/driver"
@@ -31,6 +32,7 @@ type rooms struct {
 	config    *config.Service
 	projects  *project.Service
 	world     *world.World
+	trust     *trust.Service
 	storage   *storage.Service
 	images    *image.Service
 	networks  *network.Service
@@ -50,6 +52,7 @@ func (d *daemon) services() []lifecycle.Service {
 		{Name: "images", Run: part("images", d.startImages).Run, StopBudget: time.Minute},
 		part("networks", d.startNetworks),
 		part("instances", d.startInstances),
+		part("https", d.startHTTPS),
 	}
 }
 
@@ -104,10 +107,16 @@ func (d *daemon) startSocket(context.Context) (func(context.Context) error, erro
 
 func (d *daemon) startOperations(context.Context) (func(context.Context) error, error) {
 	var err error
-	if d.rooms.config, err = config.New(config.Deps{State: d.rooms.db}); err != nil {
+	if d.rooms.config, err = config.New(config.Deps{State: d.rooms.db, Node: d.id, Prepare: d.prepareConfig}); err != nil {
 		return nil, err
 	}
-	if d.rooms.projects, err = project.New(project.Deps{State: d.rooms.db, UsedBy: d.projectUsedBy}); err != nil {
+	if d.rooms.projects, err = project.New(project.Deps{State: d.rooms.db, UsedBy: d.projectUsedBy, Forget: d.forgetProject}); err != nil {
+		return nil, err
+	}
+	if d.net.pair, err = d.keypair(); err != nil {
+		return nil, err
+	}
+	if d.rooms.trust, err = d.newTrust(); err != nil {
 		return nil, err
 	}
 	d.rooms.ops, err = op.New(op.Deps{Events: d.hub, Clock: d.clock, Logger: d.log})
@@ -203,6 +212,7 @@ func (d *daemon) open() {
 	d.rest.SetReady(rest.Services{
 		Operations: d.rooms.ops,
 		Server:     d,
+		Trust:      d.rooms.trust,
 		Projects:   d.rooms.projects,
 		Instances:  d.rooms.instances,
 		Profiles:   d.rooms.profiles,

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/shoal-project/shoal/api"
+	"github.com/shoal-project/shoal/identity/trust"
 )
 
 // Config returns the server's configuration keys. With Replace, Merge and Environment it makes the daemon the
@@ -26,6 +27,8 @@ func (d *daemon) Merge(ctx context.Context, c map[string]any) error {
 // Environment describes the host and what was probed on it.
 func (d *daemon) Environment() api.ServerEnvironment {
 	env := hostEnvironment(d.cfg.Version)
+	env.Addresses = d.addresses()
+	env.Certificate, env.CertificateFingerprint = trust.Encode(d.net.pair.Leaf), trust.Fingerprint(d.net.pair.Leaf)
 	var names, versions []string
 	for _, drv := range d.rooms.drivers {
 		i := drv.Info()

@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"net/url"
 
 	"github.com/shoal-project/shoal/api"
@@ -84,4 +85,9 @@ func (d *daemon) projectUsedBy(p api.ProjectName) []string {
 		}
 	}
 	return out
+}
+
+// forgetProject takes a project out of all certificates.
+func (d *daemon) forgetProject(ctx context.Context, p api.ProjectName) error {
+	return d.rooms.trust.ForgetProject(ctx, p)
 }

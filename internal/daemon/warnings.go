@@ -11,7 +11,11 @@ import (
 // gone when its cause is, and its UUID follows from its text, so that it stays the same while the cause does.
 func (d *daemon) warnings() []api.Warning {
 	out := append([]api.Warning{}, d.rooms.networks.Warnings()...)
-	for _, message := range failing(d.group.States()) {
+	messages := failing(d.group.States())
+	if w := d.networkWarning(); w != "" {
+		messages = append(messages, w)
+	}
+	for _, message := range messages {
 		now := d.clock.Now()
 		id := uuid.NewSHA1(uuid.NameSpaceURL, []byte("shoal:"+message))
 		out = append(out, api.Warning{UUID: id.String(), Location: "none", Type: "Service failed", Count: 1, FirstSeenAt: now,

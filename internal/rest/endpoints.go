@@ -11,6 +11,7 @@ func (s *Server) endpoints() []endpoint {
 		s.databaseEndpoints(),
 		operationEndpoints(),
 		projectEndpoints(),
+		needs(func(s *Services) bool { return s.Trust != nil }, certificateEndpoints()),
 		needs(func(s *Services) bool { return s.Instances != nil }, instanceEndpoints()),
 		needs(func(s *Services) bool { return s.Profiles != nil }, profileEndpoints()),
 		needs(func(s *Services) bool { return s.Images != nil }, imageEndpoints()),

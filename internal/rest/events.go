@@ -8,7 +8,9 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/shoal-project/shoal/api"
 	"github.com/shoal-project/shoal/cluster/events"
+	"github.com/shoal-project/shoal/identity/access"
 )
 
 // slowAfter is how long a listener may take to accept one frame.
@@ -16,6 +18,9 @@ const slowAfter = 10 * time.Second
 
 func (s *Server) eventsGet(r *request) response {
 	f := events.Filter{Project: r.project, AllProjects: r.allProjects}
+	if r.who.Kind == access.Restricted {
+		f.Sees, f.Hidden = r.who.Sees, []string{api.EventTypeLogging}
+	}
 	if t := r.query.Get("type"); t != "" {
 		f.Types = strings.Split(t, ",")
 	}

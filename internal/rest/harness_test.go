@@ -37,6 +37,8 @@ type world struct {
 	ops    *op.Registry
 	hub    *events.Hub
 	client *http.Client
+	svc    *rest.Services
+	base   string // https://… when it is not the socket
 
 	mu       sync.Mutex
 	shutdown []bool // force, of each time that shutdown was asked for
@@ -152,7 +154,11 @@ func (w *world) do(method, path string, body any, headers ...string) answer {
 		}
 		rd = bytes.NewReader(j)
 	}
-	req, err := http.NewRequestWithContext(w.t.Context(), method, "http://unix.socket"+path, rd)
+	base := w.base
+	if base == "" {
+		base = "http://unix.socket"
+	}
+	req, err := http.NewRequestWithContext(w.t.Context(), method, base+path, rd)
 	if err != nil {
 		w.t.Fatal(err)
 	}

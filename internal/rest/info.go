@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/shoal-project/shoal/api"
+	"github.com/shoal-project/shoal/identity/access"
 	"github.com/shoal-project/shoal/internal/errs"
 )
 
@@ -30,6 +31,16 @@ func (s *Server) serverEndpoints() []endpoint {
 	}
 }
 
+// serverPublic is what somebody who is not trusted sees of the server.
+type serverPublic struct {
+	APIExtensions []string `json:"api_extensions"`
+	APIStatus     string   `json:"api_status"`
+	APIVersion    string   `json:"api_version"`
+	Auth          string   `json:"auth"`
+	Public        bool     `json:"public"`
+	AuthMethods   []string `json:"auth_methods"`
+}
+
 func serverConfig(r *request) map[string]any {
 	out := map[string]any{}
 	for k, v := range r.svc.Server.Config() {
@@ -39,9 +50,15 @@ func serverConfig(r *request) map[string]any {
 }
 
 func serverGet(r *request) response {
+	if r.who.Kind < access.Restricted {
+		return reply(serverPublic{APIExtensions: api.Extensions(), APIStatus: "stable", APIVersion: "1.0", Auth: "untrusted", AuthMethods: []string{"tls"}})
+	}
 	env := r.svc.Server.Environment()
 	env.Project = r.project.String()
-	config := serverConfig(r)
+	config := map[string]any{}
+	if r.who.Kind >= access.Full {
+		config = serverConfig(r)
+	}
 	return reply(api.Server{
 		ServerPut:     api.ServerPut{Config: config},
 		APIExtensions: api.Extensions(),

@@ -47,7 +47,7 @@ func instanceURL(prefix, name string, project string) string {
 	return withProject(prefix+"/"+name, p)
 }
 
-// projectsOf are the projects that a list is about.
+// projectsOf are the projects that a list is about, as far as the caller sees them.
 func (r *request) projectsOf() ([]api.ProjectName, error) {
 	if !r.allProjects {
 		return []api.ProjectName{r.project}, nil
@@ -62,7 +62,9 @@ func (r *request) projectsOf() ([]api.ProjectName, error) {
 		if err != nil {
 			return nil, err
 		}
-		names = append(names, n)
+		if r.who.Sees(n) {
+			names = append(names, n)
+		}
 	}
 	return names, nil
 }

@@ -19,6 +19,7 @@ func withInstances(t *testing.T) *world {
 	w := notReady(t)
 	svc := w.services()
 	svc.Instances, svc.Profiles = iw.Service, iw.Profiles
+	w.svc = &svc
 	w.srv.SetReady(svc)
 	return w
 }

@@ -11,7 +11,6 @@ func miscEndpoints() []endpoint {
 		{path: "/1.0/warnings", methods: methods{"GET": warningsGet}},
 		{path: "/1.0/warnings/{uuid}", methods: methods{"GET": warningGet}},
 		{path: "/1.0/resources", methods: methods{"GET": resourcesGet}},
-		{path: "/1.0/certificates", methods: methods{"GET": nothingYet}},
 		{path: "/1.0/cluster", methods: methods{"GET": clusterGet}},
 		{path: "/1.0/cluster/members", methods: methods{"GET": notClustered}},
 		{path: "/1.0/cluster/groups", methods: methods{"GET": notClustered}},

@@ -2,9 +2,11 @@ package rest
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/shoal-project/shoal/api"
+	"github.com/shoal-project/shoal/identity/access"
 	"github.com/shoal-project/shoal/internal/errs"
 	"github.com/shoal-project/shoal/internal/op"
 )
@@ -25,7 +27,7 @@ func operationsGet(r *request) response {
 		project = api.ProjectName{}
 	}
 	urls, objects := map[string][]string{}, map[string][]api.Operation{}
-	for _, it := range r.svc.Operations.List(project) {
+	for _, it := range r.operations(project) {
 		status := strings.ToLower(it.Operation.Status)
 		urls[status] = append(urls[status], withProject("/1.0/operations/"+it.Operation.ID, it.Project))
 		objects[status] = append(objects[status], it.Operation)
@@ -36,8 +38,34 @@ func operationsGet(r *request) response {
 	return reply(objects)
 }
 
+// operations are those of a project, of all projects when it is the zero name, that the caller may see. Tokens stand among them; who
+// sees one can become what it stands for.
+func (r *request) operations(project api.ProjectName) []op.Item {
+	list := slices.DeleteFunc(r.svc.Operations.List(project), func(it op.Item) bool { return !r.who.Sees(it.Project) })
+	if r.svc.Trust == nil || r.who.Kind < access.Full || (!project.IsZero() && project != api.DefaultProject) {
+		return list
+	}
+	for _, o := range r.svc.Trust.Tokens() {
+		list = append(list, op.Item{Project: api.DefaultProject, Operation: o})
+	}
+	return list
+}
+
+// operation finds the operation that the path names, also one that stands for a token.
+func (r *request) operation() (it op.Item, token bool, err error) {
+	id := r.PathValue("id")
+	if it, err = r.svc.Operations.Get(id); err == nil || r.svc.Trust == nil || r.who.Kind < access.Full {
+		return it, false, err
+	}
+	o, terr := r.svc.Trust.Token(id)
+	if terr != nil {
+		return it, false, err
+	}
+	return op.Item{Project: api.DefaultProject, Operation: o}, true, nil
+}
+
 func operationGet(r *request) response {
-	it, err := r.svc.Operations.Get(r.PathValue("id"))
+	it, _, err := r.operation()
 	if err != nil {
 		return fail(err)
 	}
@@ -45,9 +73,16 @@ func operationGet(r *request) response {
 }
 
 func operationDelete(r *request) response {
-	it, err := r.svc.Operations.Get(r.PathValue("id"))
+	it, token, err := r.operation()
 	if err != nil {
 		return fail(err)
+	}
+	if token {
+		if err := r.svc.Trust.Revoke(r.Context(), it.Operation.ID); err != nil {
+			return fail(err)
+		}
+		r.serverEvent("operation-cancelled", "/1.0/operations/"+it.Operation.ID)
+		return empty()
 	}
 	if err := r.svc.Operations.Cancel(it.Operation.ID); err != nil {
 		return fail(err)

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"slices"
 
 	"github.com/shoal-project/shoal/api"
 )
@@ -32,6 +33,10 @@ func projectsGet(r *request) response {
 	if err != nil {
 		return fail(err)
 	}
+	list = slices.DeleteFunc(list, func(p api.Project) bool {
+		name, err := api.ParseProjectName(p.Name)
+		return err != nil || !r.who.Sees(name)
+	})
 	return listing(r, list, func(p api.Project) string { return projectURL(p.Name) })
 }
 

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/shoal-project/shoal/api"
+	"github.com/shoal-project/shoal/identity/access"
 	"github.com/shoal-project/shoal/internal/errs"
 	"github.com/shoal-project/shoal/internal/op"
 )
@@ -26,6 +28,7 @@ type request struct {
 	w   http.ResponseWriter
 	svc *Services
 	srv *Server
+	who access.Caller
 
 	query       url.Values
 	project     api.ProjectName
@@ -51,7 +54,12 @@ func (r *request) parseQuery() error {
 	if t := q.Get("target"); t != "" && t != "none" && r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return errs.Invalid("Target only allowed when clustered")
 	}
-	// Who changes something names a project that exists; lists of an unknown one are empty, as clients expect.
+	return nil
+}
+
+// mustExist is asked after the caller was found to see the project. Who changes something names one that exists; lists of an unknown one
+// are empty, as clients expect.
+func (r *request) mustExist() error {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead && r.svc.Projects != nil {
 		return r.svc.Projects.Exists(r.project)
 	}
@@ -60,7 +68,17 @@ func (r *request) parseQuery() error {
 
 // decode reads a JSON body into v. Fields that v does not have are ignored: newer clients send them.
 func (r *request) decode(v any) error {
-	body := http.MaxBytesReader(r.w, r.Body, MaxJSON)
+	var body io.Reader = http.MaxBytesReader(r.w, r.Body, MaxJSON)
+	if r.who.Kind == access.Restricted {
+		doc, err := io.ReadAll(body)
+		if err != nil {
+			return bodyError(err)
+		}
+		if err := bodyProjects(r.who, bytes.NewReader(doc)); err != nil {
+			return err
+		}
+		body = bytes.NewReader(doc)
+	}
 	dec := json.NewDecoder(body)
 	if err := dec.Decode(v); err != nil {
 		// The client reads the answer when it has sent everything; what is too large ends here all the same.
@@ -90,6 +108,17 @@ func bodyError(err error) error {
 
 // decodePatch fills cur, the present object, with what the body has: fields of structs that are absent stay, maps merge.
 func (r *request) decodePatch(cur any) error { return r.decode(cur) }
+
+// rawJSON is a value that is decoded later, perhaps more than once.
+type rawJSON struct{ json.RawMessage }
+
+// into fills cur with what the value has, as decodePatch does.
+func (j rawJSON) into(cur any) error {
+	if err := json.Unmarshal(j.RawMessage, cur); err != nil {
+		return bodyError(err)
+	}
+	return nil
+}
 
 // start runs an operation and answers 202.
 func (r *request) start(spec op.Spec, err error) response {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/shoal-project/shoal/api"
 	"github.com/shoal-project/shoal/cluster/events"
+	"github.com/shoal-project/shoal/identity/access"
 	"github.com/shoal-project/shoal/identity/caller"
 	"github.com/shoal-project/shoal/image"
 	"github.com/shoal-project/shoal/instance"
@@ -43,6 +44,7 @@ type Deps struct {
 // Services is what the endpoints call. A nil service makes its endpoints answer 501.
 type Services struct {
 	Operations *op.Registry
+	Trust      TrustService // nil: nobody but the unix socket is trusted
 	Server     ServerService
 	Projects   ProjectService
 	Instances  *instance.Service
@@ -114,10 +116,13 @@ type endpoint struct {
 	methods map[string]handler
 	early   bool // works before the daemon is ready and while it stops
 	has     func(*Services) bool
+	access  rule // from the table of rules
 }
 
 func (s *Server) routes() {
+	who := rules()
 	for _, e := range s.endpoints() {
+		e.access = who[e.path]
 		s.mux.HandleFunc(e.path, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, e) })
 	}
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -139,6 +144,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, e endpoint) {
 	began := s.d.Clock.Now()
 	rec := &recorder{ResponseWriter: w}
+	known, r := s.identify(r, s.svc.Load())
+	if known.Kind == access.Untrusted {
+		limitStranger(rec, r)
+	} else {
+		trustConn(r.Context(), known.Fingerprint)
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			if p == http.ErrAbortHandler {
@@ -149,14 +160,19 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request, e endpoint) {
 				fail(fmt.Errorf("internal error; see the daemon's log")).write(rec, r)
 			}
 		}
-		who, _ := caller.From(r.Context())
-		s.d.Logger.Debug("request", "method", r.Method, "path", r.URL.Path, "status", rec.status,
-			"user", who.Username, "protocol", who.Protocol, "took", s.d.Clock.Now().Sub(began))
+		level, who := slog.LevelDebug, caller.Caller{}
+		who, _ = caller.From(r.Context())
+		if !reads(r.Method) && known.Kind > access.Untrusted {
+			level = slog.LevelInfo // the record of who changed what
+		}
+		s.d.Logger.Log(r.Context(), level, "request", "method", r.Method, "path", r.URL.Path, "project", r.URL.Query().Get("project"),
+			"status", rec.status, "user", who.Username, "trust", known.Kind.String(), "protocol", who.Protocol, "address", who.Address,
+			"took", s.d.Clock.Now().Sub(began))
 	}()
-	s.answer(rec, r, e).write(rec, r)
+	redact(known, s.answer(rec, r, e, known)).write(rec, r)
 }
 
-func (s *Server) answer(w http.ResponseWriter, r *http.Request, e endpoint) response {
+func (s *Server) answer(w http.ResponseWriter, r *http.Request, e endpoint, who access.Caller) response {
 	h := e.methods[r.Method]
 	if h == nil && r.Method == http.MethodHead {
 		h = e.methods[http.MethodGet]
@@ -176,11 +192,17 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request, e endpoint) resp
 	if svc == nil {
 		svc = &Services{}
 	}
+	req := &request{Request: r, w: w, svc: svc, srv: s, who: who}
+	if err := req.parseQuery(); err != nil {
+		return fail(err)
+	}
+	if err := req.permit(e.access); err != nil {
+		return fail(err)
+	}
 	if e.has != nil && !e.has(svc) {
 		return fail(errs.Unsupported("not implemented"))
 	}
-	req := &request{Request: r, w: w, svc: svc, srv: s}
-	if err := req.parseQuery(); err != nil {
+	if err := req.mustExist(); err != nil {
 		return fail(err)
 	}
 	return h(req)
