@@ -25,6 +25,9 @@ var ErrSlow = errs.Unavailable("the watcher did not keep up and was cut off")
 // past is compacted or the store replaced they list again, as Watcher says.
 type Hub struct {
 	c       *Client
+	ctx     context.Context // ends with Close and with the client
+	cancel  context.CancelFunc
+	done    chan struct{} // closed when run has ended
 	prefix  string
 	pending int
 	stream  atomic.Pointer[Stream]
@@ -43,16 +46,25 @@ type HubConfig struct {
 	Pending int    // keys that may wait for one watcher; 0 means 10,000
 }
 
-// NewHub begins to follow; it ends with the client.
+// NewHub begins to follow, until Close or the end of the client.
 func (c *Client) NewHub(cfg HubConfig) *Hub {
 	if cfg.Pending <= 0 {
 		cfg.Pending = 10_000
 	}
-	h := &Hub{c: c, prefix: cfg.Prefix, pending: cfg.Pending, subs: map[string][]*subscription{}, stands: make(chan struct{})}
+	h := &Hub{c: c, prefix: cfg.Prefix, pending: cfg.Pending, subs: map[string][]*subscription{}, stands: make(chan struct{}), done: make(chan struct{})}
+	h.ctx, h.cancel = context.WithCancel(c.ctx)
 	if !c.spawn(h.run) {
 		h.closed = true
+		h.cancel()
+		close(h.done)
 	}
 	return h
+}
+
+// Close ends the stream, and all watchers of the hub with ErrClosed. It returns when the hub does nothing any more.
+func (h *Hub) Close() {
+	h.cancel()
+	<-h.done
 }
 
 // NewWatcher returns a watcher of all keys with the prefix, which must begin with the hub's.
@@ -69,10 +81,11 @@ func (h *Hub) NewWatcher(prefix string) (*Watcher, error) {
 func (h *Hub) run() {
 	const first = 20 * time.Millisecond
 	back := first
-	for h.c.ctx.Err() == nil {
+	defer close(h.done)
+	for h.ctx.Err() == nil {
 		was := h.at.Revision
 		err := h.follow()
-		if h.c.ctx.Err() != nil {
+		if h.ctx.Err() != nil || errors.Is(err, ErrClosed) {
 			break
 		}
 		if errors.Is(err, ErrCompacted) || errors.Is(err, errStale) {
@@ -82,11 +95,12 @@ func (h *Hub) run() {
 		}
 		h.c.cfg.Log.Debug("watch interrupted", "prefix", h.prefix, "err", err, "retry", back)
 		select {
-		case <-h.c.ctx.Done():
+		case <-h.ctx.Done():
 		case <-time.After(back/2 + rand.N(back)):
 		}
 		back = min(back*2, 5*time.Second)
 	}
+	h.cancel() // also when the store was closed under the client: nobody waits for it to stand
 	h.mu.Lock()
 	h.closed = true
 	h.mu.Unlock()
@@ -95,7 +109,7 @@ func (h *Hub) run() {
 
 // follow hands out what one stream brings.
 func (h *Hub) follow() error {
-	ctx, cancel := context.WithCancelCause(h.c.ctx)
+	ctx, cancel := context.WithCancelCause(h.ctx)
 	checked := make(chan struct{})
 	defer func() { cancel(nil); <-checked }()
 	from := h.at.Revision
@@ -225,7 +239,7 @@ func (h *Hub) subscribe(ctx context.Context, prefix string) (*subscription, erro
 		case <-stands:
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-h.c.ctx.Done():
+		case <-h.ctx.Done():
 			return nil, ErrClosed
 		}
 	}

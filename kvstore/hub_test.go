@@ -178,6 +178,80 @@ func TestHubCutsTheSlowOff(t *testing.T) {
 	}
 }
 
+// One that asks for it lists again when it was cut off, and is told the difference.
+func TestHubResyncsTheSlow(t *testing.T) {
+	_, _, c := client(t)
+	h := c.NewHub(kvstore.HubConfig{Prefix: "p/", Pending: 10})
+	w, err := h.NewWatcher("p/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Resync()
+	listed, release := make(chan struct{}), make(chan struct{})
+	v := &view{keys: map[string]string{}}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	first := true
+	go func() {
+		done <- w.Run(ctx, func(b kvstore.Batch) error {
+			if b.ListDone && first {
+				first = false
+				close(listed)
+				<-release
+			}
+			return v.apply(b)
+		})
+	}()
+	<-listed
+	want := map[string]string{}
+	for i := range 50 {
+		key := fmt.Sprintf("p/%02d", i)
+		if _, _, err := c.Update(t.Context(), key, []byte("1"), 0); err != nil {
+			t.Fatal(err)
+		}
+		want[key] = "1"
+	}
+	close(release)
+	eventually(t, "everything is seen", func() bool { return v.is(want) })
+	if v.bad != nil || w.Lists() != 2 {
+		t.Errorf("%d lists, %v", w.Lists(), v.bad)
+	}
+	cancel()
+	<-done
+}
+
+// A hub that is closed ends its watchers, and takes no more; the client goes on.
+func TestHubCloses(t *testing.T) {
+	_, _, c := client(t)
+	h := c.NewHub(kvstore.HubConfig{Prefix: "p/"})
+	run := func(listed func()) error {
+		w, err := h.NewWatcher("p/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w.Run(t.Context(), func(b kvstore.Batch) error {
+			if b.ListDone {
+				listed()
+			}
+			return nil
+		})
+	}
+	listed, done := make(chan struct{}), make(chan error, 1)
+	go func() { done <- run(func() { close(listed) }) }()
+	<-listed
+	h.Close()
+	h.Close()
+	if err := <-done; !errors.Is(err, kvstore.ErrClosed) {
+		t.Error(err)
+	}
+	if err := run(func() { t.Error("listed after the end") }); !errors.Is(err, kvstore.ErrClosed) {
+		t.Error(err)
+	}
+	if _, _, err := c.Update(t.Context(), "p/x", nil, 0); err != nil {
+		t.Error(err)
+	}
+}
+
 // The store is replaced under the hub: everybody lists anew.
 func TestHubNoticesARestoredStore(t *testing.T) {
 	s, _, c := client(t)

@@ -36,6 +36,7 @@ type Watcher struct {
 	at     uint64 // cluster id of rev
 	stream atomic.Pointer[Stream]
 	hub    *Hub          // nil: a stream of its own
+	resync bool          // list again instead of ending with ErrSlow
 	sub    *subscription // of the hub, from before the list on
 
 	lists atomic.Int64
@@ -56,6 +57,10 @@ func (w *Watcher) RequestProgress(ctx context.Context) error {
 	}
 	return nil // between two streams; the next one starts with a list or a resume
 }
+
+// Resync has a watcher of a [Hub] list again when it did not keep up, instead of ending with ErrSlow: the difference is reported as after a
+// compaction. Call it before Run.
+func (w *Watcher) Resync() { w.resync = true }
 
 // errStale says that the store is not the one that was listed.
 var errStale = errors.New("the store was replaced or restored")
@@ -89,7 +94,7 @@ func (w *Watcher) Run(ctx context.Context, fn func(Batch) error) error {
 			switch {
 			case errors.Is(err, errStale):
 				list, reset = true, true
-			case errors.Is(err, ErrCompacted):
+			case errors.Is(err, ErrCompacted), w.resync && errors.Is(err, ErrSlow):
 				list = true
 			}
 		}
@@ -99,7 +104,7 @@ func (w *Watcher) Run(ctx context.Context, fn func(Batch) error) error {
 			return stop.error
 		case ctx.Err() != nil:
 			return fmt.Errorf("watch %s: %w", w.prefix, context.Cause(ctx))
-		case errors.Is(err, ErrClosed), errors.Is(err, ErrSlow):
+		case errors.Is(err, ErrClosed), !w.resync && errors.Is(err, ErrSlow):
 			return fmt.Errorf("watch %s: %w", w.prefix, err)
 		}
 		w.c.cfg.Log.Debug("watch interrupted", "prefix", w.prefix, "err", err, "list", list, "retry", back)
@@ -127,7 +132,7 @@ func (w *Watcher) list(ctx context.Context, fn func(Batch) error, reset bool) er
 	case reset:
 		w.c.m.list("restored")
 	case n > 1:
-		w.c.m.list("compacted")
+		w.c.m.list("compacted") // or cut off by a hub
 	default:
 		w.c.m.list("first")
 	}

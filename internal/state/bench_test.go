@@ -62,6 +62,32 @@ func BenchmarkList(b *testing.B) {
 	})
 }
 
+// BenchmarkPut writes to a member in this process and reads what was written: what a write costs until reads see it, and without the tables.
+func BenchmarkPut(b *testing.B) {
+	kv := kvstore.New(etcdBackend(b), kvstore.Config{})
+	defer kv.Close()
+	db, err := state.Open(b.Context(), kv, state.Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer db.Close()
+	tab := state.NewTable[thing](db, "things", 1)
+	b.Run("table", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := tab.Put(b.Context(), "a", thing{Name: "a"}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("key", func(b *testing.B) {
+		for b.Loop() {
+			if _, _, err := kv.Update(b.Context(), "/elsewhere", []byte(`{"v":1,"d":{"name":"a"}}`), 0); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
 func BenchmarkGet(b *testing.B) {
 	_, tab, _ := fill(b, 1000)
 	b.Run("peek", func(b *testing.B) {

@@ -13,7 +13,8 @@ type Change[T any] struct {
 	Old, New *Item[T]
 }
 
-// OnChange has f called for each change, in order, until cancel is called; f may still run once at that time. f is called
+// OnChange has f called for each change, in order, until cancel is called; several changes of one item that came while the cache was
+// being fed are one, and an item that came and went meanwhile is none; f may still run once at that time. f is called
 // by what feeds the cache, after readers can see the change (a write may have returned already): it must be quick, must not write to the database and must not wait. For anything more there is [Table.Watch].
 func (t *Table[T]) OnChange(f func(Change[T])) (cancel func()) {
 	t.db.mu.Lock()

@@ -20,6 +20,8 @@ import (
 type Options struct {
 	Log    *slog.Logger
 	Prefix string // "" means DefaultPrefix; ends with a slash
+	// Hub is the stream to follow, of a prefix of Prefix and of the same client, which stays the caller's; nil means one of the database's own.
+	Hub *kvstore.Hub
 	// Timeout bounds each write and each wait for the cache; 0 means 10 s.
 	Timeout time.Duration
 }
@@ -31,7 +33,8 @@ type DB struct {
 	prefix  string
 	timeout time.Duration
 	watcher *kvstore.Watcher // nil in memory
-	verify  bool             // panic when a shared value was changed; in memory
+	hub     *kvstore.Hub
+	verify  bool // panic when a shared value was changed; in memory
 	cancel  context.CancelFunc
 	done    chan struct{} // closed when nothing feeds the cache any more
 
@@ -98,11 +101,21 @@ func Open(ctx context.Context, kv *kvstore.Client, o Options) (*DB, error) {
 		return nil, fmt.Errorf("open the database: prefix %q must end with a slash", o.Prefix)
 	}
 	db := newDB(kv, o)
-	db.watcher = kv.NewWatcher(db.prefix)
+	release := func() {}
+	if db.hub = o.Hub; db.hub == nil {
+		db.hub = kv.NewHub(kvstore.HubConfig{Prefix: db.prefix})
+		release = db.hub.Close
+	}
+	var err error
+	if db.watcher, err = db.hub.NewWatcher(db.prefix); err != nil {
+		return nil, fmt.Errorf("open the database: %w", err) // a hub of our own has the prefix
+	}
+	db.watcher.Resync()
 	wctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	db.cancel = cancel
 	go func() {
 		defer close(db.done)
+		defer release()
 		err := db.watcher.Run(wctx, db.apply)
 		db.fail(err)
 		if wctx.Err() == nil {
@@ -123,6 +136,10 @@ func (db *DB) Close() {
 		<-db.done
 	}
 }
+
+// Hub returns the stream that feeds the cache, for whoever follows other keys below its prefix; nil in memory. It ends with the database, unless
+// Options brought it.
+func (db *DB) Hub() *kvstore.Hub { return db.hub }
 
 // Rev returns the revision up to which reads see everything; 0 while the store is being read anew.
 func (db *DB) Rev() int64 {

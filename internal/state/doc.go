@@ -2,8 +2,8 @@
 //
 // # Shape
 //
-// A [DB] is one store seen as tables. A [Table] holds values of one Go type under keys made by [Key]. [Open] follows the store with one watch and
-// keeps all of it in memory, decoded once; [NewMemory] is the same without a store, for tests of other rooms.
+// A [DB] is one store seen as tables. A [Table] holds values of one Go type under keys made by [Key]. [Open] follows the store through a
+// kvstore.Hub, one stream for all that this process follows, and keeps all of it in memory, decoded once; [NewMemory] is the same without a store, for tests of other rooms.
 //
 //	instances := state.NewTable[record](db, state.Instances, 1)
 //	item, err := instances.Create(ctx, state.Key("default", "web"), record{…})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +36,39 @@ func TestRestoredServerIsReadAnew(t *testing.T) {
 	db.Close() // the hooks run after the cache has changed; now they are through
 	if len(gone) != 250 {
 		t.Errorf("%d deletions were reported", len(gone))
+	}
+}
+
+// Two databases and a watcher of one process share a stream of the store.
+func TestOneStream(t *testing.T) {
+	f := kvtest.NewFaults(mem.New())
+	var streams atomic.Int64
+	f.Fail(func(op string) error {
+		if op == "watch" {
+			streams.Add(1)
+		}
+		return nil
+	})
+	kv := kvstore.New(f, kvstore.Config{})
+	defer kv.Close()
+	first := must[*state.DB](t)(state.Open(t.Context(), kv, state.Options{}))
+	defer first.Close()
+	second := must[*state.DB](t)(state.Open(t.Context(), kv, state.Options{Hub: first.Hub()}))
+	tab := state.NewTable[thing](second, "things", 1)
+	it := must[state.Item[thing]](t)(state.NewTable[thing](first, "things", 1).Create(t.Context(), "a", thing{N: 1}))
+	if err := second.WaitRev(t.Context(), it.Rev); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := tab.Get("a"); err != nil || got.Value.N != 1 {
+		t.Errorf("%+v %v", got, err)
+	}
+	second.Close() // leaves the stream to the first
+	must[state.Item[thing]](t)(state.NewTable[thing](first, "things", 1).Put(t.Context(), "a", thing{N: 2}))
+	if n := streams.Load(); n != 1 {
+		t.Errorf("%d streams", n)
+	}
+	if _, err := state.Open(t.Context(), kv, state.Options{Hub: first.Hub(), Prefix: "/elsewhere/"}); !errs.Is(err, errs.InvalidInput) {
+		t.Errorf("a hub of another prefix: %v", err)
 	}
 }
 
