@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/shoal-project/shoal/internal/errs"
 )
 
@@ -35,7 +37,10 @@ type Config struct {
 	MaxAttempts int
 	// MaxBatch bounds what is written together; 0 means 128 allocations.
 	MaxBatch int
-	Log      *slog.Logger
+	// Metrics says where calls are measured, under Scope, "" being "ids"; nil costs nothing. Allocators may share both.
+	Metrics prometheus.Registerer
+	Scope   string
+	Log     *slog.Logger
 }
 
 func (c *Config) fill() error {
@@ -60,6 +65,9 @@ func (c *Config) fill() error {
 	if c.MaxBatch <= 0 {
 		c.MaxBatch = 128
 	}
+	if c.Scope == "" {
+		c.Scope = "ids"
+	}
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
@@ -74,6 +82,7 @@ type Allocator struct {
 	cfg   Config
 	pool  *Pool
 	cache *cache
+	m     *metrics
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -132,6 +141,9 @@ func New(cfg Config) (*Allocator, error) {
 	}
 	a := &Allocator{cfg: cfg, pool: pool, cache: newCache(pool, cfg.PrefixMask), listed: make(chan struct{}),
 		wake: make(chan struct{}, 1), sync: make(chan struct{}, 1), held: map[string]*entry{}, suspects: map[string]Record{}}
+	if a.m, err = newMetrics(cfg.Metrics, cfg.Scope); err != nil {
+		cfg.Log.Error("the allocator's metrics cannot be registered", "err", err)
+	}
 	a.ctx, a.cancel = context.WithCancel(context.Background())
 	a.wg.Go(a.follow)
 	a.wg.Go(a.keep)
@@ -171,7 +183,17 @@ type Allocation struct {
 // Allocate returns the id of a key and counts the caller among its users; Release is called once for each success. A key that is in
 // use on this node costs nothing, a known one and a new one a transaction, shared with whatever else is wanted at the time.
 // When ctx ends first the caller is no user, and what was written for it alone is taken back in the background.
-func (a *Allocator) Allocate(ctx context.Context, key string) (Allocation, error) {
+func (a *Allocator) Allocate(ctx context.Context, key string) (al Allocation, err error) {
+	end := a.m.begin("allocate")
+	al, err = a.allocate(ctx, key)
+	end(err)
+	if err == nil && a.m != nil {
+		a.m.allocated(al)
+	}
+	return al, err
+}
+
+func (a *Allocator) allocate(ctx context.Context, key string) (Allocation, error) {
 	if err := CheckKey(key); err != nil {
 		return Allocation{}, err
 	}
@@ -193,6 +215,14 @@ func (a *Allocator) Allocate(ctx context.Context, key string) (Allocation, error
 
 // AllocateMany allocates each of the keys, in as few transactions as possible, or none.
 func (a *Allocator) AllocateMany(ctx context.Context, keys []string) ([]Allocation, error) {
+	end := a.m.begin("allocate_many")
+	all, err := a.allocateMany(ctx, keys)
+	end(err)
+	a.m.allocated(all...)
+	return all, err
+}
+
+func (a *Allocator) allocateMany(ctx context.Context, keys []string) ([]Allocation, error) {
 	for _, key := range keys {
 		if err := CheckKey(key); err != nil {
 			return nil, err
@@ -283,6 +313,8 @@ func (a *Allocator) await(ctx context.Context, key string, t *task) (Record, boo
 // Release gives one use of a key up; last is true when it was the last one on this node. Then the reference is deleted: Release waits for that, but
 // when it fails with ctx's error the deletion goes on in the background. Without a use it fails with class NotFound.
 func (a *Allocator) Release(ctx context.Context, key string) (last bool, err error) {
+	end := a.m.begin("release")
+	defer func() { end(err) }()
 	a.mu.Lock()
 	t, err := a.unref(key)
 	a.mu.Unlock()
@@ -319,7 +351,9 @@ func (a *Allocator) drop(key string) *task {
 }
 
 // ReleaseMany gives up one use of each of the keys; keys that are not in use are left out of account.
-func (a *Allocator) ReleaseMany(ctx context.Context, keys []string) error {
+func (a *Allocator) ReleaseMany(ctx context.Context, keys []string) (err error) {
+	end := a.m.begin("release_many")
+	defer func() { end(err) }()
 	var tasks []*task
 	a.mu.Lock()
 	for _, key := range keys {

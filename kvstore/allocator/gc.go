@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"sync/atomic"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
@@ -20,7 +21,10 @@ type CollectorConfig struct {
 	Min, Max ID
 	// Rate is how many records are collected per second; 0 means no limit.
 	Rate float64
-	Log  *slog.Logger
+	// Metrics and Scope are those of Config.
+	Metrics prometheus.Registerer
+	Scope   string
+	Log     *slog.Logger
 }
 
 // Collector deletes records that nobody refers to. It needs no lock: two of them, or one that was taken for dead, do no harm.
@@ -30,6 +34,7 @@ type CollectorConfig struct {
 type Collector struct {
 	cfg   CollectorConfig
 	limit *rate.Limiter
+	m     *metrics
 	seen  map[string]int64 // path of the record or id → ModRevision, as it was when it was seen unused
 }
 
@@ -53,7 +58,14 @@ func NewCollector(cfg CollectorConfig) (*Collector, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Scope == "" {
+		cfg.Scope = "ids"
+	}
 	c := &Collector{cfg: cfg, seen: map[string]int64{}}
+	var err error
+	if c.m, err = newMetrics(cfg.Metrics, cfg.Scope); err != nil {
+		cfg.Log.Error("the collector's metrics cannot be registered", "err", err)
+	}
 	if cfg.Rate > 0 {
 		c.limit = rate.NewLimiter(rate.Limit(cfg.Rate), max(int(cfg.Rate), 1))
 	}
@@ -70,6 +82,15 @@ type victim struct {
 
 // Run does one round. It is not safe for concurrent use. After an error the next round goes on where this one stopped.
 func (c *Collector) Run(ctx context.Context) (CollectStats, error) {
+	end := c.m.begin("collect")
+	s, err := c.round(ctx)
+	end(err)
+	c.m.count("collected", s.Deleted)
+	c.m.count("saved", s.Saved)
+	return s, err
+}
+
+func (c *Collector) round(ctx context.Context) (CollectStats, error) {
 	var s CollectStats
 	all, err := c.unused(ctx, &s)
 	if err != nil {

@@ -74,7 +74,9 @@ func (a *Allocator) toRestore(all bool) []Record {
 func (a *Allocator) restore(ctx context.Context, recs []Record) error {
 	for from := 0; from < len(recs); from += a.cfg.MaxBatch {
 		chunk := recs[from:min(from+a.cfg.MaxBatch, len(recs))]
+		end := a.m.begin("restore")
 		answers, err := a.cfg.Backend.Restore(ctx, chunk)
+		end(err)
 		a.mu.Lock()
 		for i, r := range chunk {
 			if err == nil {
@@ -106,6 +108,7 @@ func (a *Allocator) restored(r Record, c Claimed) {
 	}
 	if c.State != Done {
 		a.stats.Conflicts++
+		a.m.count("conflict", 1)
 		a.cfg.Log.Error("an id in use here belongs to somebody else in the store, which must have lost data",
 			"key", r.Key, "id", uint64(r.ID), "now_key", c.Key, "now_id", uint64(c.ID))
 		return
@@ -113,6 +116,7 @@ func (a *Allocator) restored(r Record, c Claimed) {
 	if c.Rev != e.rec.Rev {
 		e.rec = c.Record
 		a.stats.Restored++
+		a.m.count("restored", 1)
 	}
 }
 

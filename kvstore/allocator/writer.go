@@ -98,6 +98,7 @@ func (a *Allocator) release(es []*entry) error {
 			a.enqueue(e)
 			continue
 		}
+		a.m.count("released", 1)
 		close(e.task.done)
 		if e.then == nil {
 			delete(a.held, e.key)

@@ -197,12 +197,14 @@ func (s *Shared[T]) apply(b kvstore.Batch) {
 		s.mu.Unlock()
 		v, err := s.cfg.Decode(name, ev.KV.Value)
 		if err != nil {
+			s.out.m.count("unreadable", 1)
 			s.cfg.Log.Warn("value is unreadable, leaving it out", "key", ev.KV.Key, "err", err)
 			continue
 		}
 		s.mu.Lock()
 		s.seen[name] = shared[T]{v: v, data: ev.KV.Value}
 		s.mu.Unlock()
+		s.out.m.count("updated", 1)
 		s.cfg.OnUpdate(name, v)
 	}
 }
@@ -226,6 +228,7 @@ func (s *Shared[T]) bury(now time.Time) time.Duration {
 	}
 	s.mu.Unlock()
 	for name, v := range dead {
+		s.out.m.count("gone", 1)
 		s.cfg.OnDelete(name, v)
 	}
 	return next

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/shoal-project/shoal/internal/errs"
 	"github.com/shoal-project/shoal/kvstore"
 )
@@ -33,7 +35,9 @@ type SyncConfig struct {
 	Workers int // transactions under way at a time; 0 means 2
 	// MaxBatch is how many keys are written together; 0 means 128, which every etcd takes. When the store takes fewer, so many are.
 	MaxBatch int
-	Log      *slog.Logger
+	// Metrics says where writes are measured, under the prefix's kvstore.Scope; nil costs nothing. Stores may share it.
+	Metrics prometheus.Registerer
+	Log     *slog.Logger
 }
 
 func (c *SyncConfig) fill() error {
@@ -96,6 +100,7 @@ type SyncStore struct {
 	cfg  SyncConfig
 	pool *kvstore.LeasePool
 	wake chan struct{}
+	m    *metrics
 
 	mu      sync.Mutex
 	running bool
@@ -114,6 +119,10 @@ func NewSyncStore(cfg SyncConfig) (*SyncStore, error) {
 		return nil, err
 	}
 	s := &SyncStore{cfg: cfg, wake: make(chan struct{}, 1), items: map[string]*item{}, most: cfg.MaxBatch, limit: cfg.MaxBatch}
+	var err error
+	if s.m, err = newMetrics(cfg.Metrics, kvstore.Scope(cfg.Prefix)); err != nil {
+		cfg.Log.Error("the store's metrics cannot be registered", "prefix", cfg.Prefix, "err", err)
+	}
 	s.pool = cfg.Client.NewPool(kvstore.PoolConfig{TTL: cfg.TTL})
 	s.pool.Observe("", s.lost)
 	return s, nil
@@ -241,6 +250,7 @@ func (s *SyncStore) enqueue(it *item) {
 	}
 	it.queued = true
 	s.queue = append(s.queue, it)
+	s.m.queued(1)
 	s.poke()
 }
 
@@ -266,12 +276,16 @@ func (s *SyncStore) Run(ctx context.Context) error {
 	}
 	wg.Wait()
 	s.pool.Close()
+	s.mu.Lock()
+	s.m.queued(-len(s.queue)) // nobody writes it any more
+	s.mu.Unlock()
 	return context.Cause(ctx)
 }
 
 // lost queues the keys whose lease is gone; one that is being written is written once more.
 func (s *SyncStore) lost(paths []string) {
 	s.cfg.Log.Warn("a lease was lost, writing its values again", "prefix", s.cfg.Prefix, "keys", len(paths))
+	s.m.count("lost", len(paths))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, path := range paths {
@@ -294,7 +308,9 @@ func (s *SyncStore) work(ctx context.Context) {
 		if len(batch) == 0 {
 			continue
 		}
+		end := s.m.begin("write")
 		err := s.send(ctx, txn)
+		end(err)
 		s.sent(batch, err)
 		if err == nil {
 			back = first
@@ -329,6 +345,7 @@ func (s *SyncStore) take() ([]*item, kvstore.Txn) {
 		txn.Then = append(txn.Then, op)
 	}
 	batch := s.queue[:n:n]
+	s.m.queued(-n)
 	if s.queue = s.queue[n:]; len(s.queue) > 0 {
 		s.poke()
 	} else {
@@ -339,10 +356,6 @@ func (s *SyncStore) take() ([]*item, kvstore.Txn) {
 
 // send writes a transaction, its puts under leases of the pool.
 func (s *SyncStore) send(ctx context.Context, txn kvstore.Txn) error {
-	if s.cfg.NoLease {
-		_, err := s.cfg.Client.Txn(ctx, txn)
-		return err
-	}
 	var puts []int
 	var paths []string
 	for i, op := range txn.Then {
@@ -350,14 +363,21 @@ func (s *SyncStore) send(ctx context.Context, txn kvstore.Txn) error {
 			puts, paths = append(puts, i), append(paths, op.Key)
 		}
 	}
-	leases, err := s.pool.TakeAll(ctx, paths)
-	if err != nil {
-		return err
-	}
-	for n, i := range puts {
-		txn.Then[i].Lease = leases[n]
+	var leases []kvstore.LeaseID
+	var err error
+	if !s.cfg.NoLease {
+		if leases, err = s.pool.TakeAll(ctx, paths); err != nil {
+			return err
+		}
+		for n, i := range puts {
+			txn.Then[i].Lease = leases[n]
+		}
 	}
 	_, err = s.cfg.Client.Txn(ctx, txn)
+	if err == nil {
+		s.m.count("put", len(puts))
+		s.m.count("deleted", len(txn.Then)-len(puts))
+	}
 	if errors.Is(err, kvstore.ErrLeaseExpired) {
 		if rerr := s.pool.Refused(ctx, leases); rerr != nil {
 			return rerr

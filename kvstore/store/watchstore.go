@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/shoal-project/shoal/internal/errs"
 	"github.com/shoal-project/shoal/kvstore"
 )
@@ -22,13 +24,16 @@ type WatchConfig[T any] struct {
 	OnDelete func(name string, last T)
 	// OnSync is called when the first list that this store ever made is complete.
 	OnSync func()
-	Log    *slog.Logger
+	// Metrics says where events are counted, under the watched prefix's kvstore.Scope; nil costs nothing. Stores may share it.
+	Metrics prometheus.Registerer
+	Log     *slog.Logger
 }
 
 // WatchStore follows a prefix. Watching may end and begin again, with another store and prefix too: then only what differs is reported.
 // Its methods beside Watch and Drain may be called at any time.
 type WatchStore[T any] struct {
 	cfg WatchConfig[T]
+	m   *metrics // of the watch under way; used by its goroutine
 
 	mu      sync.RWMutex
 	running bool
@@ -72,9 +77,18 @@ func (w *WatchStore[T]) Watch(ctx context.Context, from Watcher, prefix string) 
 		w.running, w.synced = false, false
 		w.mu.Unlock()
 	}()
+	var err error
+	if w.m, err = newMetrics(w.cfg.Metrics, kvstore.Scope(prefix)); err != nil {
+		w.cfg.Log.Error("the store's metrics cannot be registered", "prefix", prefix, "err", err)
+	}
 	w.suspect()
+	listed := w.m.begin("list")
 	return from.NewWatcher(prefix).Run(ctx, func(b kvstore.Batch) error {
 		w.apply(b, prefix)
+		if b.ListDone && listed != nil {
+			listed(nil)
+			listed = nil
+		}
 		return nil
 	})
 }
@@ -116,11 +130,13 @@ func (w *WatchStore[T]) apply(b kvstore.Batch, prefix string) {
 				e.stale = false
 			}
 			w.mu.Unlock()
+			w.m.count("unreadable", 1)
 			w.cfg.Log.Warn("value is unreadable, leaving it out", "key", ev.KV.Key, "err", err)
 			continue
 		}
 		w.entries[name] = &entry[T]{v: v}
 		w.mu.Unlock()
+		w.m.count("updated", 1)
 		w.cfg.OnUpdate(name, v)
 	}
 	if b.ListDone {
@@ -153,7 +169,9 @@ func (w *WatchStore[T]) listed() {
 func (w *WatchStore[T]) remove(name string) {
 	w.mu.Lock()
 	e := w.entries[name]
-	delete(w.entries, name)
+	if delete(w.entries, name); e != nil {
+		w.m.count("gone", 1)
+	}
 	w.mu.Unlock()
 	if e != nil {
 		w.cfg.OnDelete(name, e.v)
