@@ -12,10 +12,12 @@ import (
 	"github.com/shoal-project/shoal/internal/errs"
 	"github.com/shoal-project/shoal/kvstore"
 	"github.com/shoal-project/shoal/kvstore/allocator"
+	"github.com/shoal-project/shoal/test/backends"
 )
 
-func TestAllocateAndRelease(t *testing.T) {
-	store := newStore(t)
+func TestAllocateAndRelease(t *testing.T) { backends.Run(t, testAllocateAndRelease) }
+
+func testAllocateAndRelease(t *testing.T, store kvstore.Backend) {
 	a, b := newNode(t, store, "a"), newNode(t, store, "b")
 	one := a.allocate(t, "web")
 	if !one.New || !one.First || one.ID == 0 {
@@ -129,8 +131,9 @@ func TestKeysOfAnyBytes(t *testing.T) {
 	}
 }
 
-func TestRangeAndMask(t *testing.T) {
-	store := newStore(t)
+func TestRangeAndMask(t *testing.T) { backends.Run(t, testRangeAndMask) }
+
+func testRangeAndMask(t *testing.T, store kvstore.Backend) {
 	const mask = 7 << 16
 	a := newNode(t, store, "a", func(c *allocator.Config, _ *allocator.KVConfig) { c.Min, c.Max, c.PrefixMask = 100, 109, mask })
 	all, err := a.AllocateMany(t.Context(), keys("k", 10))
@@ -220,8 +223,9 @@ func TestGivingUp(t *testing.T) {
 }
 
 // The store does what it was asked to and the answer is lost: nobody gets a second id, and no reference is left.
-func TestLostAnswers(t *testing.T) {
-	store := newStore(t)
+func TestLostAnswers(t *testing.T) { backends.Run(t, testLostAnswers) }
+
+func testLostAnswers(t *testing.T, store kvstore.Backend) {
 	a := newNode(t, store, "a")
 	var mu sync.Mutex
 	n := 0

@@ -12,6 +12,7 @@ import (
 	"github.com/shoal-project/shoal/kvstore"
 	"github.com/shoal-project/shoal/kvstore/allocator"
 	"github.com/shoal-project/shoal/kvstore/mem"
+	"github.com/shoal-project/shoal/test/backends"
 )
 
 func remove(t *testing.T, store kvstore.Backend, paths ...string) {
@@ -64,8 +65,9 @@ func TestLostRecordsComeBack(t *testing.T) {
 }
 
 // A release that crosses a sync leaves no reference.
-func TestSyncDoesNotRevive(t *testing.T) {
-	store := newStore(t)
+func TestSyncDoesNotRevive(t *testing.T) { backends.Run(t, testSyncDoesNotRevive) }
+
+func testSyncDoesNotRevive(t *testing.T, store kvstore.Backend) {
 	a := newNode(t, store, "a")
 	for i := range 200 {
 		key := fmt.Sprint(i % 7)
@@ -86,8 +88,9 @@ func TestSyncDoesNotRevive(t *testing.T) {
 	})
 }
 
-func TestLeaseLoss(t *testing.T) {
-	store := newStore(t)
+func TestLeaseLoss(t *testing.T) { backends.Run(t, testLeaseLoss) }
+
+func testLeaseLoss(t *testing.T, store kvstore.Backend) {
 	a := newNode(t, store, "a")
 	some := keys("k", 500)
 	before, err := a.AllocateMany(t.Context(), some)
@@ -114,8 +117,9 @@ func TestLeaseLoss(t *testing.T) {
 }
 
 // The lease is lost after a reference was written and before its writer has heard: it comes back like the others.
-func TestLeaseLossDuringClaim(t *testing.T) {
-	store := newStore(t)
+func TestLeaseLossDuringClaim(t *testing.T) { backends.Run(t, testLeaseLossDuringClaim) }
+
+func testLeaseLossDuringClaim(t *testing.T, store kvstore.Backend) {
 	a := newNode(t, store, "a")
 	a.allocate(t, "before")
 	lease := dump(t, store)["refs/before/a"].Lease
@@ -215,8 +219,9 @@ func TestCollector(t *testing.T) {
 }
 
 // An id comes into use between the list and the deletion.
-func TestCollectorIsTooLate(t *testing.T) {
-	store := newStore(t)
+func TestCollectorIsTooLate(t *testing.T) { backends.Run(t, testCollectorIsTooLate) }
+
+func testCollectorIsTooLate(t *testing.T, store kvstore.Backend) {
 	a, b := newNode(t, store, "a"), newNode(t, store, "b")
 	some := keys("k", 50)
 	_, err := a.AllocateMany(t.Context(), some)

@@ -20,6 +20,7 @@ import (
 	"github.com/shoal-project/shoal/kvstore/kvtest"
 	"github.com/shoal-project/shoal/kvstore/mem"
 	"github.com/shoal-project/shoal/kvstore/store"
+	"github.com/shoal-project/shoal/test/backends"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -117,8 +118,9 @@ func newSync(t testing.TB, l *link, change func(*store.SyncConfig)) *store.SyncS
 	return s
 }
 
-func TestSyncStoreCoalesces(t *testing.T) {
-	b := newMem(t)
+func TestSyncStoreCoalesces(t *testing.T) { backends.Run(t, testSyncStoreCoalesces) }
+
+func testSyncStoreCoalesces(t *testing.T, b kvstore.Backend) {
 	l := connect(b)
 	s := newSync(t, l, nil)
 	for i := range 100 {
@@ -146,8 +148,9 @@ func TestSyncStoreCoalesces(t *testing.T) {
 }
 
 // The newest value wins, whatever goes wrong on the way, and the canary comes last.
-func TestSyncStoreUnderFaults(t *testing.T) {
-	b := newMem(t)
+func TestSyncStoreUnderFaults(t *testing.T) { backends.Run(t, testSyncStoreUnderFaults) }
+
+func testSyncStoreUnderFaults(t *testing.T, b kvstore.Backend) {
 	l := connect(b)
 	var mu sync.Mutex
 	n := 0
@@ -194,8 +197,9 @@ func TestSyncStoreUnderFaults(t *testing.T) {
 }
 
 // One value that the store refuses does not hold up the others.
-func TestSyncStorePoison(t *testing.T) {
-	b := newMem(t)
+func TestSyncStorePoison(t *testing.T) { backends.Run(t, testSyncStorePoison) }
+
+func testSyncStorePoison(t *testing.T, b kvstore.Backend) {
 	poison := refuse{b}
 	l := connect(poison)
 	s := newSync(t, l, nil)
@@ -218,8 +222,9 @@ func (r refuse) Txn(ctx context.Context, t kvstore.Txn) (kvstore.TxnResult, erro
 	return r.Backend.Txn(ctx, t)
 }
 
-func TestSyncStoreLease(t *testing.T) {
-	b := newMem(t)
+func TestSyncStoreLease(t *testing.T) { backends.Run(t, testSyncStoreLease) }
+
+func testSyncStoreLease(t *testing.T, b kvstore.Backend) {
 	s := newSync(t, connect(b), nil)
 	free := newSync(t, connect(b), func(c *store.SyncConfig) { c.Prefix, c.NoLease = "/test/free/", true })
 	stop := run(t, s.Run)
@@ -283,8 +288,10 @@ func decode(_ string, data []byte) (string, error) {
 	return string(data), nil
 }
 
-func TestWatchStoreTellsDifferences(t *testing.T) {
-	one, two := newMem(t), newMem(t)
+func TestWatchStoreTellsDifferences(t *testing.T) { backends.Run(t, testWatchStoreTellsDifferences) }
+
+func testWatchStoreTellsDifferences(t *testing.T, one kvstore.Backend) {
+	two := backends.Mem(t)
 	c1, c2 := connect(one), connect(two)
 	put := func(c *link, key, value string) {
 		t.Helper()
@@ -333,8 +340,9 @@ func TestWatchStoreTellsDifferences(t *testing.T) {
 	}
 }
 
-func TestManager(t *testing.T) {
-	b := newMem(t)
+func TestManager(t *testing.T) { backends.Run(t, testManager) }
+
+func testManager(t *testing.T, b kvstore.Backend) {
 	c := connect(b)
 	var l log
 	for _, tt := range []struct {
@@ -393,8 +401,9 @@ func newShared(t testing.TB, l *link, name string, o *log, change func(*store.Sh
 	return s
 }
 
-func TestSharedStore(t *testing.T) {
-	b := newMem(t)
+func TestSharedStore(t *testing.T) { backends.Run(t, testSharedStore) }
+
+func testSharedStore(t *testing.T, b kvstore.Backend) {
 	l1, l2 := connect(b), connect(b)
 	var o log
 	one := newShared(t, l1, "one", nil, nil)
@@ -427,8 +436,9 @@ func TestSharedStore(t *testing.T) {
 }
 
 // A change by somebody else is undone by the comparison.
-func TestSharedStoreCompares(t *testing.T) {
-	b := newMem(t)
+func TestSharedStoreCompares(t *testing.T) { backends.Run(t, testSharedStoreCompares) }
+
+func testSharedStoreCompares(t *testing.T, b kvstore.Backend) {
 	l := connect(b)
 	s := newShared(t, l, "s", nil, func(c *store.SharedConfig[string]) { c.SyncInterval = 10 * time.Millisecond })
 	run(t, s.Run)
@@ -439,8 +449,9 @@ func TestSharedStoreCompares(t *testing.T) {
 }
 
 // A value that comes back in time is not reported as deleted.
-func TestSharedStoreDeleteDelay(t *testing.T) {
-	b := newMem(t)
+func TestSharedStoreDeleteDelay(t *testing.T) { backends.Run(t, testSharedStoreDeleteDelay) }
+
+func testSharedStoreDeleteDelay(t *testing.T, b kvstore.Backend) {
 	l := connect(b)
 	var o log
 	s := newShared(t, l, "s", &o, func(c *store.SharedConfig[string]) { c.DeleteDelay = time.Hour })

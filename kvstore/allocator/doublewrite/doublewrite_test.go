@@ -12,7 +12,7 @@ import (
 	"github.com/shoal-project/shoal/kvstore/allocator"
 	"github.com/shoal-project/shoal/kvstore/allocator/doublewrite"
 	"github.com/shoal-project/shoal/kvstore/kvtest"
-	"github.com/shoal-project/shoal/kvstore/mem"
+	"github.com/shoal-project/shoal/test/backends"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -23,9 +23,15 @@ type side struct {
 	client *kvstore.Client
 }
 
-func newSide(t *testing.T) side {
+// on runs a test whose stores are of one kind, for each kind.
+func on(t *testing.T, test func(*testing.T, func() side)) {
+	for name, open := range map[string]func(testing.TB) kvstore.Backend{"mem": backends.Mem, "etcd": backends.Etcd} {
+		t.Run(name, func(t *testing.T) { test(t, func() side { return newSide(t, open(t)) }) })
+	}
+}
+
+func newSide(t *testing.T, store kvstore.Backend) side {
 	t.Helper()
-	store := mem.New()
 	f := kvtest.NewFaults(store)
 	c := kvstore.New(f, kvstore.Config{})
 	kv, err := allocator.NewKV(allocator.KVConfig{Client: c, Prefix: "/ids/", Node: "n"})
@@ -65,8 +71,10 @@ func settled(b *doublewrite.Backend) func() bool {
 }
 
 // From one store to the other and back, with ids in use all the time.
-func TestMove(t *testing.T) {
-	old, fresh := newSide(t), newSide(t)
+func TestMove(t *testing.T) { on(t, testMove) }
+
+func testMove(t *testing.T, next func() side) {
+	old, fresh := next(), next()
 	first, err := allocator.New(allocator.Config{Backend: old.KV})
 	must(t, err)
 	ids := map[string]allocator.ID{}
@@ -122,8 +130,10 @@ func TestMove(t *testing.T) {
 	}
 }
 
-func TestReleaseFollows(t *testing.T) {
-	p, s := newSide(t), newSide(t)
+func TestReleaseFollows(t *testing.T) { on(t, testReleaseFollows) }
+
+func testReleaseFollows(t *testing.T, next func() side) {
+	p, s := next(), next()
 	b, a := open(t, p, s, false)
 	for range 20 {
 		_, err := a.Allocate(t.Context(), "k")
@@ -140,8 +150,10 @@ func TestReleaseFollows(t *testing.T) {
 	}
 }
 
-func TestConflictsAreCountedAndCompared(t *testing.T) {
-	p, s := newSide(t), newSide(t)
+func TestConflictsAreCountedAndCompared(t *testing.T) { on(t, testConflictsAreCountedAndCompared) }
+
+func testConflictsAreCountedAndCompared(t *testing.T, next func() side) {
+	p, s := next(), next()
 	_, err := s.Claim(t.Context(), []allocator.Claim{{Key: "k", ID: 70000}, {Key: "only", ID: 70001}})
 	must(t, err)
 	b, a := open(t, p, s, false)
@@ -155,8 +167,10 @@ func TestConflictsAreCountedAndCompared(t *testing.T) {
 }
 
 // Strict: what the shadow does not take is given up in the primary.
-func TestStrictRollsBack(t *testing.T) {
-	p, s := newSide(t), newSide(t)
+func TestStrictRollsBack(t *testing.T) { on(t, testStrictRollsBack) }
+
+func testStrictRollsBack(t *testing.T, next func() side) {
+	p, s := next(), next()
 	_, a := open(t, p, s, true)
 	_, err := a.Allocate(t.Context(), "good")
 	must(t, err)
