@@ -199,6 +199,13 @@ func (h *File) Stat() (iofs.FileInfo, error) {
 	return i, nil
 }
 
+// Changed says whether something was written that no commit has made visible.
+func (h *File) Changed() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.changed
+}
+
 // Sync makes what was written visible to others. When it fails nothing was made visible, or, with class Unavailable, all or nothing; it can be called
 // again. After ErrConflict that is useless: open the file again.
 func (h *File) Sync() error {
