@@ -150,7 +150,7 @@ type OpResult struct {
 	Deleted int64
 }
 
-// TxnResult says which branch was taken and what its operations gave, in their order.
+// TxnResult says which branch was taken and what its operations gave, in their order. Results are read-only.
 type TxnResult struct {
 	Header
 	Succeeded bool

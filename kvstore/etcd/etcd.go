@@ -28,7 +28,8 @@ type Backend struct {
 	cancel context.CancelFunc
 	closed atomic.Bool
 	room   []func() error
-	owned  bool // the client is ours to close
+	wrote  []kvstore.OpResult // of each put: nothing
+	owned  bool               // the client is ours to close
 }
 
 var _ kvstore.Backend = (*Backend)(nil)
@@ -36,7 +37,7 @@ var _ kvstore.Backend = (*Backend)(nil)
 // New returns a backend over cl. Close ends the backend's calls and watches and leaves cl to its owner. Each of room is asked
 // before whatever puts something into the database, whose error is then the answer.
 func New(cl *clientv3.Client, room ...func() error) *Backend {
-	b := &Backend{cl: cl, room: room}
+	b := &Backend{cl: cl, room: room, wrote: make([]kvstore.OpResult, 1)}
 	if cl.ActiveConnection() != nil {
 		b.kv = clientv3.RetryKVClient(cl)
 	}
@@ -134,7 +135,7 @@ func (b *Backend) put(ctx context.Context, o kvstore.Op) (kvstore.TxnResult, err
 	if err != nil {
 		return kvstore.TxnResult{}, b.failed(err)
 	}
-	return kvstore.TxnResult{Header: header(r.Header), Succeeded: true, Results: make([]kvstore.OpResult, 1)}, nil
+	return kvstore.TxnResult{Header: header(r.Header), Succeeded: true, Results: b.wrote}, nil
 }
 
 // delete is like put.
