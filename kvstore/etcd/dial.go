@@ -2,12 +2,14 @@ package etcd
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/url"
 	"slices"
 	"strings"
@@ -17,6 +19,7 @@ import (
 	"go.uber.org/zap"
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 
 	"github.com/shoal-project/shoal/internal/errs"
 )
@@ -29,6 +32,9 @@ type Config struct {
 	Key       string   `yaml:"key-file"`
 	Username  string   `yaml:"username"`
 	Password  string   `yaml:"password"`
+	// Dial makes the connections, through a tunnel for example: network is tcp with host:port or unix with a path. nil: directly. With
+	// it endpoints may be unix:///path too.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error) `yaml:"-"`
 }
 
 const maxConfig = 64 << 10
@@ -69,6 +75,9 @@ func (c Config) check() error {
 	secure := 0
 	for _, e := range c.Endpoints {
 		u, err := url.Parse(e)
+		if err == nil && u.Scheme == "unix" && c.Dial != nil && u.Host == "" && strings.HasPrefix(u.Path, "/") {
+			continue
+		}
 		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 			return errs.Invalid("endpoints: %q must be a URL such as https://10.0.0.1:2379, with http or https", e)
 		}
@@ -161,6 +170,9 @@ func dial(c Config, login time.Duration, log *slog.Logger, opts ...grpc.DialOpti
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	if c.Dial != nil {
+		opts = append(opts, c.dialer()...)
+	}
 	ends := slices.Clone(c.Endpoints)
 	rand.Shuffle(len(ends), func(i, j int) { ends[i], ends[j] = ends[j], ends[i] }) // not all clients on the first
 	cl, err := clientv3.New(clientv3.Config{
@@ -175,4 +187,20 @@ func dial(c Config, login time.Duration, log *slog.Logger, opts ...grpc.DialOpti
 	b := New(cl)
 	b.owned = true
 	return b, nil
+}
+
+// dialer has gRPC dial as the configuration says. It tries again after 5 s at most, where gRPC by itself would wait up to 2 minutes: a tunnel
+// has pauses of its own.
+func (c Config) dialer() []grpc.DialOption {
+	slow := backoff.DefaultConfig
+	slow.MaxDelay = 5 * time.Second
+	return []grpc.DialOption{
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: slow, MinConnectTimeout: 20 * time.Second}),
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) {
+			if path, ok := strings.CutPrefix(address, "unix:"); ok {
+				return c.Dial(ctx, "unix", strings.TrimPrefix(path, "//"))
+			}
+			return c.Dial(ctx, "tcp", address)
+		}),
+	}
 }
