@@ -1,6 +1,7 @@
 package elastic
 
 import (
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net/url"
@@ -8,10 +9,12 @@ import (
 	"sync"
 	"time"
 
+	"go.etcd.io/etcd/client/pkg/v3/transport"
 	"go.etcd.io/etcd/pkg/v3/featuregate"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.etcd.io/etcd/server/v3/storage/wal"
 
+	"github.com/shoal-project/shoal/elastic/pki"
 	"github.com/shoal-project/shoal/internal/errs"
 )
 
@@ -29,6 +32,9 @@ type Config struct {
 	Keep time.Duration
 	// NoSync gives up durability for speed, in tests only.
 	NoSync bool
+
+	address string    // host:port under which other machines reach this one; "" alone
+	certs   pki.Files // for connections to the others
 }
 
 func (c Config) withDefaults() (Config, error) {
@@ -58,16 +64,24 @@ func (c Config) withDefaults() (Config, error) {
 
 func (c Config) data() string { return filepath.Join(c.Dir, "etcd") }
 
-// peerURL is what the member is registered under. Nobody dials a lone member; the address is set when a second one joins.
-const peerURL = "https://127.0.0.1:1"
+// lonePeerURL is what a lone member is registered under. Nobody dials it; a [Node] sets the address.
+const lonePeerURL = "https://127.0.0.1:1"
+
+func (c Config) peerURL() string {
+	if c.address == "" {
+		return lonePeerURL
+	}
+	return "https://" + c.address
+}
 
 // walOnce sets etcd's package variable before the first member starts: 8 MB segments instead of 64 MB, of which two are
 // allocated at once.
 var walOnce = sync.OnceFunc(func() { wal.SegmentSizeBytes = 8 << 20 })
 
-func (c Config) embed(id identity) (*embed.Config, error) {
+// embed returns etcd's configuration. others is the whole initial cluster of a member that joins one ("name=url,…"), "" otherwise.
+func (c Config) embed(id identity, others string) (*embed.Config, error) {
 	walOnce()
-	u, err := url.Parse(peerURL)
+	u, err := url.Parse(c.peerURL())
 	if err != nil {
 		return nil, err
 	}
@@ -75,11 +89,18 @@ func (c Config) embed(id identity) (*embed.Config, error) {
 	e.Name, e.Dir = c.Name, c.data()
 	e.ListenPeerUrls, e.ListenClientUrls = nil, nil
 	e.AdvertisePeerUrls, e.AdvertiseClientUrls = []url.URL{*u}, []url.URL{*u}
-	e.InitialCluster = c.Name + "=" + peerURL
+	e.InitialCluster = c.Name + "=" + c.peerURL()
+	if others != "" {
+		e.InitialCluster, e.ClusterState = others, embed.ClusterStateFlagExisting
+	}
 	e.InitialClusterToken = id.Token
+	if c.address != "" {
+		e.PeerTLSInfo = transport.TLSInfo{CertFile: c.certs.Cert, KeyFile: c.certs.Key, TrustedCAFile: c.certs.CA, ClientCertAuth: true,
+			ServerName: pki.MemberHost, MinVersion: tls.VersionTLS13}
+	}
 	e.TickMs, e.ElectionMs = uint(c.Tick.Milliseconds()), uint(c.Election.Milliseconds())
 	e.PreVote, e.StrictReconfigCheck = true, true
-	e.MaxLearners = 7
+	e.MaxLearners = maxLearners
 	e.QuotaBackendBytes = c.Quota
 	e.AutoCompactionMode, e.AutoCompactionRetention = embed.CompactorModePeriodic, c.Keep.String()
 	e.MaxWalFiles, e.MaxSnapFiles = 3, 3

@@ -24,9 +24,31 @@ type identity struct {
 	// Member and Cluster are etcd's ids in hexadecimal, empty until the first start was complete.
 	Member  string `json:"member,omitempty"`
 	Cluster string `json:"cluster,omitempty"`
+
+	// Of a machine in a cluster (format 2).
+	Node    string `json:"node,omitempty"`    // random id of this machine's identity: the same name with another id is another machine
+	Phase   phase  `json:"phase,omitempty"`   // what the machine was about; "" of a lone member
+	Address string `json:"address,omitempty"` // under which the member is registered
+	Epoch   int64  `json:"epoch,omitempty"`   // how often the cluster was recovered
+	Starts  int64  `json:"starts,omitempty"`  // counts starts of the member: a disk that knows of fewer than the cluster is an old copy
 }
 
-const identityFormat = 1
+// phase is what a crash may interrupt.
+type phase string
+
+const (
+	founding phase = "founding" // bootstrap has begun, nothing was acknowledged
+	joining  phase = "joining"  // the copy is incomplete and worth nothing
+	member   phase = "member"   // the copy is worth keeping
+	spare    phase = "spare"    // there is no copy
+	// restoring is after a restored database is whole, before it is in its place.
+	restoring phase = "restoring"
+)
+
+const (
+	identityFormat = 1 // a lone member
+	clusterFormat  = 2 // a machine of a cluster; a build that knows nothing of clusters must not start a member there
+)
 
 func (c Config) identityFile() string { return filepath.Join(c.Dir, "identity.json") }
 
@@ -52,8 +74,8 @@ func (c Config) loadIdentity() (id identity, ok bool, err error) {
 	if err := json.Unmarshal(b, &id); err != nil {
 		return id, false, fmt.Errorf("read %s: %w", c.identityFile(), err)
 	}
-	if id.Format != identityFormat {
-		return id, false, errs.Unsupported("%s has format %d, this build knows %d", c.identityFile(), id.Format, identityFormat)
+	if id.Format != identityFormat && id.Format != clusterFormat {
+		return id, false, errs.Unsupported("%s has format %d, this build knows %d and %d", c.identityFile(), id.Format, identityFormat, clusterFormat)
 	}
 	if id.Name != c.Name {
 		return id, false, errs.Invalid("the database in %s belongs to member %q, not %q", c.Dir, id.Name, c.Name)

@@ -19,7 +19,6 @@ import (
 // Member is an etcd member that runs in this process. Safe for concurrent use.
 type Member struct {
 	cfg    Config
-	id     identity
 	etcd   *embed.Etcd
 	client *clientv3.Client
 
@@ -40,35 +39,72 @@ func Start(ctx context.Context, cfg Config) (*Member, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start the database: %w", err)
 	}
-	ec, err := cfg.embed(id)
+	m, err := startMember(cfg, id, "")
+	if err != nil {
+		return nil, fmt.Errorf("start the database: %w", err)
+	}
+	err = m.ready(ctx, 0)
+	if err == nil && (id.Member == "" || id.Member == restored) {
+		err = cfg.save(m.withIDs(id))
+	}
+	if err != nil {
+		m.kill()
+		return nil, fmt.Errorf("start the database: %w", err)
+	}
+	return m, nil
+}
+
+// startMember starts etcd and does not wait for it.
+func startMember(cfg Config, id identity, others string) (*Member, error) {
+	ec, err := cfg.embed(id, others)
 	if err != nil {
 		return nil, err
 	}
 	e, err := embed.StartEtcd(ec)
 	if err != nil {
-		return nil, fmt.Errorf("start the database: %w", err)
-	}
-	select {
-	case <-e.Server.ReadyNotify():
-	case <-e.Server.StopNotify():
-		err = errs.Unavailable("start the database: it stopped before it was ready")
-	case <-ctx.Done():
-		err = fmt.Errorf("start the database: %w", context.Cause(ctx))
-	}
-	if err == nil && (id.Member == "" || id.Member == restored) {
-		id.Member, id.Cluster = e.Server.MemberID().String(), e.Server.Cluster().ID().String()
-		err = cfg.save(id)
-	}
-	if err != nil {
-		e.Server.HardStop()
-		e.Close()
 		return nil, err
 	}
-	m := &Member{cfg: cfg, id: id, etcd: e, client: v3client.New(e.Server), done: make(chan struct{})}
+	m := &Member{cfg: cfg, etcd: e, client: v3client.New(e.Server), done: make(chan struct{})}
 	cctx, cancel := context.WithCancel(context.Background())
 	m.stop = cancel
 	m.wg.Go(func() { m.caretake(cctx) })
 	return m, nil
+}
+
+// ready waits until the member takes writes or, when rev is not 0, its copy has reached that revision: etcd's own notice comes seven seconds late on a
+// machine that got its copy as a snapshot.
+func (m *Member) ready(ctx context.Context, rev int64) error {
+	s := m.etcd.Server
+	var poll <-chan time.Time
+	if rev != 0 {
+		t := time.NewTicker(5 * time.Millisecond)
+		defer t.Stop()
+		poll = t.C
+	}
+	for waiting := true; waiting; {
+		select {
+		case <-s.ReadyNotify():
+			waiting = false
+		case <-s.StopNotify():
+			return errs.Unavailable("it stopped before it was ready")
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-poll:
+			waiting = s.KV().Rev() < rev
+		}
+	}
+	return nil
+}
+
+// withIDs returns id with the ids that etcd has given.
+func (m *Member) withIDs(id identity) identity {
+	id.Member, id.Cluster = m.etcd.Server.MemberID().String(), m.etcd.Server.Cluster().ID().String()
+	return id
+}
+
+// kill ends the member without any goodbye.
+func (m *Member) kill() {
+	_ = m.Stop(context.Background()) // has no other end
 }
 
 // prepare finds out whose data the directory holds.
@@ -80,6 +116,8 @@ func prepare(cfg Config) (identity, error) {
 	switch {
 	case err != nil:
 		return id, err
+	case ok && id.Format == clusterFormat:
+		return id, errs.Invalid("%s belongs to a machine of a cluster", cfg.Dir)
 	case ok && id.Member != "" && cfg.hasData():
 		return id, nil
 	case ok && id.Member != "":
@@ -138,12 +176,10 @@ type Health struct {
 // Health returns the state now.
 func (m *Member) Health() Health {
 	s := m.etcd.Server
-	h := Health{Name: m.cfg.Name, Member: m.id.Member, Cluster: m.id.Cluster, HasLeader: s.Leader() != 0, IsLeader: s.Leader() == s.MemberID(),
+	h := Health{Name: m.cfg.Name, Member: s.MemberID().String(), Cluster: s.Cluster().ID().String(), HasLeader: s.Leader() != 0, IsLeader: s.Leader() == s.MemberID(),
 		Term: s.Term(), Applied: s.AppliedIndex(), Quota: m.cfg.Quota}
-	select {
-	case <-s.StopNotify():
+	if m.stopped() {
 		return h // its files are closed
-	default:
 	}
 	h.Revision, h.Size, h.InUse = s.KV().Rev(), s.Backend().Size(), s.Backend().SizeInUse()
 	for _, a := range s.Alarms() {

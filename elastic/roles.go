@@ -162,8 +162,8 @@ func (d *decision) departed() Step {
 	replacements := len(d.ready) + len(d.spares)
 	for _, p := range d.voters {
 		// Without a replacement a dead voter stays: it may come back with its copy, and its removal would gain nothing. Two
-		// dead ones go, because then fewer voters can lose one more.
-		if p.live() || !d.safe(p) || replacements == 0 && dead < 2 && !p.Leaving {
+		// dead ones go, because then fewer voters can lose one more. One that has lost its copy replaces itself.
+		if p.live() || !d.safe(p) || replacements == 0 && dead < 2 && !p.Leaving && !p.lost() {
 			continue
 		}
 		why := "it does not answer, and others can take its place"

@@ -60,6 +60,7 @@ func TestDecide(t *testing.T) {
 		{"dead voter goes before its replacement comes", "La Vb Vcx Sd", 3, 2, "remove from the database c"},
 		{"a spare is a replacement too", "La Vb Vcx -d", 3, 2, "remove from the database c"},
 		{"a voter whose disk was wiped", "La Vb Vc0 Sd", 3, 2, "remove from the database c"},
+		{"and who is its own replacement", "La Vb Vc0", 3, 2, "remove from the database c"},
 		{"replacement", "La Vb Sd", 3, 2, "promote to voter d"},
 		{"two of five dead, nobody to replace them", "La Vb Vc Vdx Vex", 5, 2, "remove from the database d"},
 		{"and the second", "La Vb Vc Vex", 5, 2, "remove from the database e"},

@@ -61,23 +61,9 @@ func Restore(ctx context.Context, cfg Config, snapshotFile string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
-		return fmt.Errorf("restore the database: %w", err)
-	}
-	walOnce()
-	id, next := newIdentity(cfg.Name), cfg.data()+".new"
-	if err := os.RemoveAll(next); err != nil { // of a restore that was interrupted
-		return fmt.Errorf("restore the database: %w", err)
-	}
-	err = snapshot.NewV3(zapLogger(cfg.Log)).Restore(snapshot.RestoreConfig{
-		SnapshotPath: snapshotFile, Name: cfg.Name, OutputDataDir: next, PeerURLs: []string{peerURL},
-		InitialCluster: cfg.Name + "=" + peerURL, InitialClusterToken: id.Token, RevisionBump: revisionBump, MarkCompacted: true,
-	})
-	if err != nil {
-		return fmt.Errorf("restore the database from %s: %w", snapshotFile, errors.Join(err, os.RemoveAll(next)))
-	}
-	if err := ctx.Err(); err != nil {
-		return errors.Join(err, os.RemoveAll(next))
+	id := newIdentity(cfg.Name)
+	if err := cfg.restore(ctx, id, snapshotFile); err != nil {
+		return err
 	}
 	if err := cfg.aside(time.Now()); err != nil {
 		return fmt.Errorf("restore the database: move the old data aside: %w", err)
@@ -87,10 +73,40 @@ func Restore(ctx context.Context, cfg Config, snapshotFile string) error {
 	if err := cfg.save(id); err != nil {
 		return fmt.Errorf("restore the database: %w", err)
 	}
-	if err := os.Rename(next, cfg.data()); err != nil {
-		return fmt.Errorf("restore the database: %w", err)
-	}
-	return syncDir(cfg.Dir)
+	return cfg.install()
 }
 
 const restored = "restored"
+
+// next is where a restored database is made.
+func (c Config) next() string { return c.data() + ".new" }
+
+// restore makes the data of a new one-member cluster with the identity's token, whole and beside what is there; install puts it in its place.
+func (c Config) restore(ctx context.Context, id identity, snapshotFile string) error {
+	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
+		return fmt.Errorf("restore the database: %w", err)
+	}
+	walOnce()
+	if err := os.RemoveAll(c.next()); err != nil { // of a restore that was interrupted
+		return fmt.Errorf("restore the database: %w", err)
+	}
+	err := snapshot.NewV3(zapLogger(c.Log)).Restore(snapshot.RestoreConfig{
+		SnapshotPath: snapshotFile, Name: c.Name, OutputDataDir: c.next(), PeerURLs: []string{c.peerURL()},
+		InitialCluster: c.Name + "=" + c.peerURL(), InitialClusterToken: id.Token, RevisionBump: revisionBump, MarkCompacted: true,
+	})
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return fmt.Errorf("restore the database from %s: %w", snapshotFile, errors.Join(err, os.RemoveAll(c.next())))
+	}
+	return nil
+}
+
+// install moves the restored data into its place, which is empty.
+func (c Config) install() error {
+	if err := os.Rename(c.next(), c.data()); err != nil {
+		return fmt.Errorf("restore the database: %w", err)
+	}
+	return syncDir(c.Dir)
+}
