@@ -172,13 +172,14 @@ func TestDeadMachineIsRemoved(t *testing.T) {
 func TestJoinStorm(t *testing.T) {
 	f := newFleet(t, nil)
 	f.start("a")
+	via := f.cfg["a"].Address
 	begin := time.Now()
 	var wg sync.WaitGroup
 	for i := range 10 {
 		name := fmt.Sprintf("n%d", i)
 		n := f.open(name)
 		wg.Go(func() {
-			if err := n.Join(t.Context(), f.cfg["a"].Address); err != nil {
+			if err := n.Join(t.Context(), via); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		})

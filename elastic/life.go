@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
+
 	"github.com/shoal-project/shoal/internal/errs"
 )
 
@@ -336,21 +338,19 @@ func (n *Node) Leave(ctx context.Context) error {
 
 // Remove tells the cluster that a machine leaves, dead or alive. It returns when that is written down; the leader does the rest when that is safe.
 func (n *Node) Remove(ctx context.Context, name string) error {
-	c, _, err := n.Client(ctx)
-	if err != nil {
-		return err
-	}
-	recs, _, _, _, err := desk{c}.everything(ctx)
-	if err != nil {
-		return fmt.Errorf("remove machine %q: %w", name, err)
-	}
-	if _, ok := recs[name]; ok && len(recs) == 1 {
-		return errs.Invalid("%q is the last machine of the cluster, nobody would have the database", name)
-	}
-	if err := (desk{c}).change(ctx, name, func(r *record) bool { was := r.Leaving; r.Leaving = true; return !was }); err != nil {
-		return fmt.Errorf("remove machine %q: %w", name, err)
-	}
-	return nil
+	return n.retry(ctx, func(c *clientv3.Client) error {
+		recs, _, _, _, err := desk{c}.everything(ctx)
+		if err != nil {
+			return fmt.Errorf("remove machine %q: %w", name, err)
+		}
+		if _, ok := recs[name]; ok && len(recs) == 1 {
+			return errs.Invalid("%q is the last machine of the cluster, nobody would have the database", name)
+		}
+		if err := (desk{c}).change(ctx, name, func(r *record) bool { was := r.Leaving; r.Leaving = true; return !was }); err != nil {
+			return fmt.Errorf("remove machine %q: %w", name, err)
+		}
+		return nil
+	})
 }
 
 // SetTargets changes how many voters and standbys are wanted.
@@ -358,17 +358,13 @@ func (n *Node) SetTargets(ctx context.Context, t Targets) error {
 	if err := t.check(); err != nil {
 		return err
 	}
-	c, _, err := n.Client(ctx)
-	if err != nil {
-		return err
-	}
-	if _, err := c.Put(ctx, SizeKey, fmt.Sprint(t.Voters)); err != nil {
-		return fmt.Errorf("set the number of voters: %w", err)
-	}
-	if _, err := c.Put(ctx, StandbysKey, fmt.Sprint(t.Standbys)); err != nil {
-		return fmt.Errorf("set the number of standbys: %w", err)
-	}
-	return nil
+	return n.retry(ctx, func(c *clientv3.Client) error {
+		_, err := c.Txn(ctx).Then(clientv3.OpPut(SizeKey, fmt.Sprint(t.Voters)), clientv3.OpPut(StandbysKey, fmt.Sprint(t.Standbys))).Commit()
+		if err != nil {
+			return fmt.Errorf("set the number of voters and standbys: %w", err)
+		}
+		return nil
+	})
 }
 
 // Snapshot writes the database to a file, as [Member.Snapshot]. This machine must have a copy: a standby's spares the voters the work.

@@ -20,10 +20,10 @@ type session struct {
 	client *clientv3.Client
 	life   context.Context
 	end    context.CancelFunc
-	remote bool
+	remote []string // addresses of the voters; nil in memory
 }
 
-func newSession(c *clientv3.Client, remote bool) *session {
+func newSession(c *clientv3.Client, remote []string) *session {
 	s := &session{client: c, remote: remote}
 	s.life, s.end = context.WithCancel(context.Background())
 	return s
@@ -60,8 +60,8 @@ func (n *Node) setMember(m *Member) {
 	n.member = m
 	old := n.session
 	if m != nil {
-		n.session = newSession(m.client, false)
-	} else if old != nil && !old.remote {
+		n.session = newSession(m.client, nil)
+	} else if old != nil && old.remote == nil {
 		n.session = nil
 		if n.ctx.Err() == nil {
 			n.dialLocked(n.peers.Voters)
@@ -69,43 +69,55 @@ func (n *Node) setMember(m *Member) {
 	}
 	if old != nil && old != n.session {
 		old.end()
-		if old.remote {
+		if old.remote != nil {
 			n.wg.Go(func() { old.client.Close() }) // may wait for calls
 		}
 	}
 	n.notify()
 }
 
-// setRemote changes the voters that a machine without a copy talks to; none closes the connection.
+// setRemote changes the voters that a machine without a copy talks to; none closes the connection. It takes a new client for others: etcd's
+// SetEndpoints races with a connection that is being made.
 func (n *Node) setRemote(voters []string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.session != nil && !n.session.remote {
+	old := n.session
+	if old != nil && (old.remote == nil || slices.Equal(old.remote, voters)) {
 		return
 	}
-	if s := n.session; s != nil {
-		if len(voters) > 0 {
-			s.client.SetEndpoints(endpoints(voters)...)
-			return
-		}
-		n.session = nil
-		s.end()
-		n.wg.Go(func() { s.client.Close() })
-	}
+	n.session = nil
 	n.dialLocked(voters)
+	if old != nil {
+		old.end()
+		n.wg.Go(func() { old.client.Close() })
+	}
 	n.notify()
+}
+
+// retry calls f, which may be called twice, with the client of the moment, again when that has ended meanwhile.
+func (n *Node) retry(ctx context.Context, f func(*clientv3.Client) error) error {
+	for {
+		c, life, err := n.Client(ctx)
+		if err != nil {
+			return err
+		}
+		if err = f(c); err == nil || life.Err() == nil || ctx.Err() != nil {
+			return err
+		}
+	}
 }
 
 func (n *Node) dialLocked(voters []string) {
 	if len(voters) == 0 || n.ctx.Err() != nil {
 		return
 	}
+	voters = slices.Clone(voters)
 	c, err := dial(voters, n.cfg.Certs)
 	if err != nil {
 		n.log.Error("no connection to the database can be made", "err", err)
 		return
 	}
-	n.session = newSession(c, true)
+	n.session = newSession(c, voters)
 }
 
 func endpoints(addresses []string) []string {
