@@ -12,11 +12,13 @@ import (
 	"github.com/shoal-project/shoal/elastic"
 	"github.com/shoal-project/shoal/kvstore"
 	"github.com/shoal-project/shoal/kvstore/etcd"
+	"github.com/shoal-project/shoal/kvstore/etcd/etcdtest"
 	"github.com/shoal-project/shoal/kvstore/kvtest"
 )
 
 // What is left out are idle connections between the etcd members of a test that cut them off from each other; our side speaks gRPC.
 func TestMain(m *testing.M) {
+	etcdtest.Main()
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"),
 		goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"), goleak.IgnoreAnyFunction("net/http.(*conn).serve"),
 		goleak.IgnoreAnyFunction("net/http.(*connReader).backgroundRead"))
