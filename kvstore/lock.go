@@ -9,6 +9,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/shoal-project/shoal/internal/errs"
 )
 
 // locks is what a client's locks share: the queues of this process, a pool of leases per ttl, and unique names.
@@ -141,12 +143,16 @@ func (c *Client) Lock(ctx context.Context, path string, ttl time.Duration) (*Loc
 	return l, nil
 }
 
-// acquire puts a key into the queue and waits until none before it is left.
+// acquire puts a key into the queue and waits until none before it is left. While the store is away it keeps its place and asks again, until
+// ctx ends or the lease is lost.
 func (l *Lock) acquire(ctx context.Context) error {
 	w := l.s.attend(l.path, l.key)
 	defer func() { w.leave() }()
 	queue, err := l.enqueue(ctx)
-	for err == nil {
+	if err != nil {
+		return err
+	}
+	for {
 		before, own := l.before(queue)
 		switch {
 		case !own:
@@ -162,19 +168,50 @@ func (l *Lock) acquire(ctx context.Context) error {
 			w.leave()
 			w, err = nil, nil
 		default:
-			if w, err = l.s.watch(ctx, l.path, l.key); err != nil {
-				return l.whyGone(err)
+			w, err = l.s.watch(ctx, l.path, l.key)
+		}
+		if queue, err = l.look(ctx, err); err != nil {
+			return err
+		}
+	}
+}
+
+// look reads the queue after a wait that ended with why, nil or not, again and again while the store is away.
+func (l *Lock) look(ctx context.Context, why error) ([]KeyValue, error) {
+	if errors.Is(why, ErrCompacted) || errors.Is(why, errStale) {
+		why = nil // the queue says what the watch did not
+	}
+	for wait := 10 * time.Millisecond; ; wait = min(2*wait, time.Second) {
+		if why != nil {
+			if err := l.pause(ctx, why, wait); err != nil {
+				return nil, err
 			}
 		}
 		var r TxnResult
-		if err == nil {
-			r, err = l.s.c.Txn(ctx, Txn{Then: []Op{l.queue()}})
-		}
-		if err == nil {
-			queue = r.Results[0].KVs
+		if r, why = l.s.c.Txn(ctx, Txn{Then: []Op{l.queue()}}); why == nil {
+			return r.Results[0].KVs, nil
 		}
 	}
-	return err
+}
+
+// pause waits a while when the store is away for now, and otherwise returns why there is nothing to wait for.
+func (l *Lock) pause(ctx context.Context, why error, d time.Duration) error {
+	switch {
+	case !errs.Is(why, errs.UnavailableClass), errors.Is(why, ErrClosed):
+		return l.whyGone(why)
+	case ctx.Err() != nil:
+		return l.whyGone(fmt.Errorf("%w: %w", ctx.Err(), why))
+	}
+	t := time.NewTimer(d/2 + rand.N(d))
+	defer t.Stop()
+	select {
+	case <-l.lease.Lost():
+		return l.whyGone(why)
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", ctx.Err(), why)
+	case <-t.C:
+		return nil
+	}
 }
 
 // last returns the key that was queued last of those with the names.

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/shoal-project/shoal/elastic"
+	"github.com/shoal-project/shoal/internal/testring"
 	"github.com/shoal-project/shoal/kvstore"
 	"github.com/shoal-project/shoal/kvstore/etcd"
 	"github.com/shoal-project/shoal/kvstore/etcd/etcdtest"
@@ -26,6 +27,25 @@ func TestMain(m *testing.M) {
 
 func TestConformance(t *testing.T) {
 	kvtest.Run(t, time.Second, func(t *testing.T) kvstore.Backend {
+		m, err := elastic.Start(t.Context(), elastic.Config{Name: "m1", Dir: t.TempDir(), NoSync: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := etcd.New(m.Client())
+		t.Cleanup(func() {
+			b.Close()
+			if err := m.Stop(context.Background()); err != nil {
+				t.Error(err)
+			}
+		})
+		return b
+	})
+}
+
+// TestConformanceWithFaults is slow: etcd's leases last a second at least.
+func TestConformanceWithFaults(t *testing.T) {
+	testring.Need(t, 2)
+	kvtest.RunWithFaults(t, time.Second, func(t *testing.T) kvstore.Backend {
 		m, err := elastic.Start(t.Context(), elastic.Config{Name: "m1", Dir: t.TempDir(), NoSync: true})
 		if err != nil {
 			t.Fatal(err)

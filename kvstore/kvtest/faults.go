@@ -2,6 +2,7 @@ package kvtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -17,13 +18,14 @@ type Faults struct {
 	fail    func(op string) error
 	break_  context.CancelCauseFunc
 	ctx     context.Context
+	leases  map[kvstore.LeaseID]bool // that were granted here
 	once    sync.Once
 	closed  chan struct{}
 }
 
 // NewFaults returns a wrapper of b that does nothing yet.
 func NewFaults(b kvstore.Backend) *Faults {
-	f := &Faults{Backend: b, closed: make(chan struct{})}
+	f := &Faults{Backend: b, closed: make(chan struct{}), leases: map[kvstore.LeaseID]bool{}}
 	f.ctx, f.break_ = context.WithCancelCause(context.Background())
 	return f
 }
@@ -36,11 +38,42 @@ func (f *Faults) Latency(d time.Duration) { f.mu.Lock(); f.latency = d; f.mu.Unl
 func (f *Faults) Fail(fn func(op string) error) { f.mu.Lock(); f.fail = fn; f.mu.Unlock() }
 
 // Break ends all streams with ErrNoQuorum, as a lost connection does.
-func (f *Faults) Break() {
+func (f *Faults) Break() { f.endStreams(fmt.Errorf("%w: disconnected", kvstore.ErrNoQuorum)) }
+
+func (f *Faults) endStreams(why error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.break_(fmt.Errorf("%w: disconnected", kvstore.ErrNoQuorum))
+	f.break_(why)
 	f.ctx, f.break_ = context.WithCancelCause(context.Background())
+}
+
+// CompactAll has the store forget everything but the newest revision and ends all streams with ErrCompacted, as when they had fallen behind
+// it: whoever watches has to list again. No fault that was set befalls it.
+func (f *Faults) CompactAll(ctx context.Context) error {
+	r, err := f.Backend.Range(ctx, kvstore.Range{Key: "\x00", CountOnly: true})
+	if err != nil {
+		return err
+	}
+	if err := f.Backend.Compact(ctx, r.Revision); err != nil && !errors.Is(err, kvstore.ErrCompacted) {
+		return err
+	}
+	f.endStreams(fmt.Errorf("%w: everything before %d", kvstore.ErrCompacted, r.Revision))
+	return nil
+}
+
+// LoseLeases takes back the leases that were granted through this wrapper, with their keys, as when their holder had been cut off for longer than they
+// last: he hears of it at his next call. No fault that was set befalls it. It returns how many there were.
+func (f *Faults) LoseLeases(ctx context.Context) (int, error) {
+	f.mu.Lock()
+	lost := f.leases
+	f.leases = map[kvstore.LeaseID]bool{}
+	f.mu.Unlock()
+	for id := range lost {
+		if err := f.Backend.Revoke(ctx, id); err != nil {
+			return 0, err
+		}
+	}
+	return len(lost), nil
 }
 
 func (f *Faults) before(ctx context.Context, op string) error {
@@ -95,7 +128,13 @@ func (f *Faults) Grant(ctx context.Context, ttl time.Duration) (kvstore.LeaseID,
 	if err := f.before(ctx, "grant"); err != nil {
 		return 0, err
 	}
-	return f.Backend.Grant(ctx, ttl)
+	id, err := f.Backend.Grant(ctx, ttl)
+	if err == nil {
+		f.mu.Lock()
+		f.leases[id] = true
+		f.mu.Unlock()
+	}
+	return id, err
 }
 
 // KeepAlive implements kvstore.Backend.
@@ -111,7 +150,13 @@ func (f *Faults) Revoke(ctx context.Context, id kvstore.LeaseID) error {
 	if err := f.before(ctx, "revoke"); err != nil {
 		return err
 	}
-	return f.Backend.Revoke(ctx, id)
+	err := f.Backend.Revoke(ctx, id)
+	if err == nil {
+		f.mu.Lock()
+		delete(f.leases, id)
+		f.mu.Unlock()
+	}
+	return err
 }
 
 // Compact implements kvstore.Backend.
@@ -143,6 +188,9 @@ func (f *Faults) Watch(ctx context.Context, prefix string, from int64) kvstore.S
 }
 
 func (s *faultStream) Next() (kvstore.WatchResponse, error) {
+	if s.ctx.Err() != nil { // what had come before the stream ended is lost with it
+		return kvstore.WatchResponse{}, context.Cause(s.ctx)
+	}
 	r, err := s.Stream.Next()
 	if err != nil && s.ctx.Err() != nil {
 		err = context.Cause(s.ctx)

@@ -12,27 +12,99 @@ import (
 	"github.com/shoal-project/shoal/kvstore"
 )
 
+// fault is what goes wrong all the time while a test runs.
+type fault int
+
+const (
+	slow       fault = 1 << iota // each call takes a millisecond longer
+	disconnect                   // streams end, again and again
+	compact                      // the past is forgotten and streams fall behind, again and again
+)
+
+var faultNames = map[fault]string{slow: "slow calls", disconnect: "broken streams", compact: "compactions"}
+
+// cases are the suite. Each bears the faults that a user of the client should not notice in it; the others look at a raw stream or at
+// old revisions, which may end under these.
+var cases = []struct {
+	name  string
+	f     func(*env)
+	bears fault
+}{
+	{"keys", keys, slow | disconnect | compact}, {"empty value is not a missing key", emptyValue, slow | disconnect | compact},
+	{"paged list at one revision", pages, slow | disconnect}, {"list in one go", longList, slow | disconnect}, {"compares", compares, slow | disconnect | compact},
+	{"transaction is all or nothing", allOrNothing, slow | disconnect | compact}, {"limits", limits, slow | disconnect | compact},
+	{"reads within a transaction", innerReads, slow | disconnect | compact}, {"old revisions", oldRevisions, slow | disconnect},
+	{"watch", watch, slow}, {"watch from the past", watchPast, slow}, {"watch from now", watchNow, slow}, {"progress", progress, slow},
+	{"list and watch", listAndWatch, slow | disconnect}, {"watcher after compaction", watcherCompacted, slow},
+	{"watcher through compactions", watcherThrough, slow | disconnect | compact},
+	{"lease", lease, slow | disconnect | compact}, {"revoke", revoke, slow | disconnect | compact}, {"pool of lost leases", poolLost, slow | disconnect | compact},
+	{"update if different", updateIfDifferent, slow | disconnect | compact}, {"update if unchanged", updateIfUnchanged, slow | disconnect | compact},
+	{"operations under a lock", ifLocked, slow | disconnect}, {"lock", lock, slow | disconnect | compact},
+	{"lock waiter gives up", lockGivesUp, slow | disconnect | compact}, {"lock is fenced", lockFenced, slow | disconnect | compact},
+	{"lock queues", lockQueues, slow | disconnect | compact}, {"lock of a crowd", lockCrowd, slow | disconnect | compact},
+	{"lock over broken streams", lockBroken, slow | disconnect}, {"lock of a deleted waiter", lockTaken, slow | disconnect | compact},
+	{"locks of nested paths", lockNested, slow | disconnect | compact},
+	{"lock of a lost lease", lockLost, slow | disconnect | compact}, {"locks of lost leases", locksLost, slow | disconnect | compact},
+	{"stale locks", lockStale, slow | disconnect | compact}, {"close", closed, slow},
+}
+
 // Run tests the backend that open returns; open is called once per test and cleans up after itself with t.Cleanup. minTTL is
 // the shortest lease that the backend grants.
 func Run(t *testing.T, minTTL time.Duration, open func(t *testing.T) kvstore.Backend) {
-	for _, tt := range []struct {
-		name string
-		f    func(*env)
-	}{
-		{"keys", keys}, {"empty value is not a missing key", emptyValue}, {"paged list at one revision", pages}, {"list in one go", longList}, {"compares", compares},
-		{"transaction is all or nothing", allOrNothing}, {"limits", limits}, {"reads within a transaction", innerReads},
-		{"old revisions", oldRevisions}, {"watch", watch}, {"watch from the past", watchPast}, {"watch from now", watchNow}, {"progress", progress},
-		{"list and watch", listAndWatch}, {"watcher after compaction", watcherCompacted}, {"lease", lease}, {"revoke", revoke},
-		{"update if different", updateIfDifferent}, {"update if unchanged", updateIfUnchanged}, {"operations under a lock", ifLocked},
-		{"lock", lock}, {"lock waiter gives up", lockGivesUp}, {"lock is fenced", lockFenced}, {"lock queues", lockQueues}, {"lock of a crowd", lockCrowd}, {"lock over broken streams", lockBroken}, {"lock of a deleted waiter", lockTaken}, {"locks of nested paths", lockNested}, {"lock of a lost lease", lockLost}, {"stale locks", lockStale}, {"close", closed},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			b := open(t)
-			c := kvstore.New(b, kvstore.Config{Page: 7, CheckInterval: 50 * time.Millisecond})
-			t.Cleanup(func() { c.Close() })
-			tt.f(&env{T: t, b: b, c: c, minTTL: minTTL})
+	for _, tt := range cases {
+		t.Run(tt.name, func(t *testing.T) { runCase(t, minTTL, open(t), tt.f) })
+	}
+}
+
+func runCase(t *testing.T, minTTL time.Duration, b kvstore.Backend, f func(*env)) {
+	c := kvstore.New(b, kvstore.Config{Page: 7, CheckInterval: 50 * time.Millisecond})
+	t.Cleanup(func() { c.Close() })
+	f(&env{T: t, b: b, c: c, minTTL: minTTL})
+}
+
+// RunWithFaults is Run while one thing or another goes wrong all the time, with the tests in which that must not be noticed.
+func RunWithFaults(t *testing.T, minTTL time.Duration, open func(t *testing.T) kvstore.Backend) {
+	for _, what := range []fault{slow, disconnect, compact} {
+		t.Run(faultNames[what], func(t *testing.T) {
+			for _, tt := range cases {
+				if tt.bears&what == 0 {
+					continue
+				}
+				t.Run(tt.name, func(t *testing.T) {
+					f := NewFaults(open(t))
+					inflict(t, f, what)
+					runCase(t, minTTL, f, tt.f)
+				})
+			}
 		})
 	}
+}
+
+// inflict has the fault happen until the test ends.
+func inflict(t *testing.T, f *Faults, what fault) {
+	if what == slow {
+		f.Latency(time.Millisecond)
+		return
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// At first often, so that short tests are hit; then seldom: a watch of etcd that begins in the past takes up to 100 ms to get going.
+		for every := 7 * time.Millisecond; ; every = min(every*3/2, 400*time.Millisecond) {
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(every):
+			}
+			if what == disconnect {
+				f.Break()
+			} else if err := f.CompactAll(ctx); err != nil && ctx.Err() == nil && !errs.Is(err, errs.UnavailableClass) {
+				t.Errorf("compact: %v", err)
+			}
+		}
+	}()
+	t.Cleanup(func() { stop(); <-done })
 }
 
 type env struct {

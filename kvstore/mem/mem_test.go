@@ -20,3 +20,11 @@ func TestConformance(t *testing.T) {
 		return s
 	})
 }
+
+func TestConformanceWithFaults(t *testing.T) {
+	kvtest.RunWithFaults(t, 200*time.Millisecond, func(t *testing.T) kvstore.Backend {
+		s := mem.New()
+		t.Cleanup(func() { s.Close() })
+		return s
+	})
+}
