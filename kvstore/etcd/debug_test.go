@@ -19,6 +19,7 @@ import (
 
 	"github.com/shoal-project/shoal/api"
 	"github.com/shoal-project/shoal/kvstore/etcd"
+	"github.com/shoal-project/shoal/kvstore/etcd/etcdtest"
 )
 
 // findings flattens a report to "path: status text; hint" lines of all checks with the status.
@@ -40,11 +41,9 @@ func findings(r api.DatabaseReport, status string) (out []string) {
 type secured struct {
 	t    *testing.T
 	dir  string
-	ca   *authority
+	ca   *etcdtest.Authority
 	addr string
 }
-
-var bothUses = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
 
 func (s *secured) at(name string) string { return filepath.Join(s.dir, name) }
 
@@ -85,10 +84,10 @@ func (s *secured) server(cert string) string {
 
 func newSecured(t *testing.T) *secured {
 	s := &secured{t: t, dir: t.TempDir()}
-	s.ca = newAuthority(t, s.at("ca"))
+	s.ca = etcdtest.NewAuthority(t, s.at("ca"))
 	here := []net.IP{net.IPv4(127, 0, 0, 1)}
-	s.ca.sign(&x509.Certificate{IPAddresses: here, ExtKeyUsage: bothUses}, s.at("server"), s.at("server-key"))
-	s.ca.sign(&x509.Certificate{ExtKeyUsage: bothUses}, s.at("client"), s.at("client-key"))
+	s.ca.Sign(&x509.Certificate{IPAddresses: here, ExtKeyUsage: etcdtest.BothUses()}, s.at("server"), s.at("server-key"))
+	s.ca.Sign(&x509.Certificate{ExtKeyUsage: etcdtest.BothUses()}, s.at("client"), s.at("client-key"))
 	s.addr = s.server("server")
 	return s
 }
@@ -116,12 +115,12 @@ func TestDebugNamesWhatIsWrong(t *testing.T) {
 	s := newSecured(t)
 	old := time.Now().Add(-48 * time.Hour)
 	expired := func() *x509.Certificate {
-		return &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: bothUses, NotBefore: old, NotAfter: old.Add(24 * time.Hour)}
+		return &x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: etcdtest.BothUses(), NotBefore: old, NotAfter: old.Add(24 * time.Hour)}
 	}
-	s.ca.sign(expired(), s.at("old"), s.at("old-key"))
-	s.ca.sign(&x509.Certificate{DNSNames: []string{"db.example"}, ExtKeyUsage: bothUses}, s.at("elsewhere"), s.at("elsewhere-key"))
-	other := newAuthority(t, s.at("other-ca"))
-	other.sign(&x509.Certificate{ExtKeyUsage: bothUses}, s.at("stranger"), s.at("stranger-key"))
+	s.ca.Sign(expired(), s.at("old"), s.at("old-key"))
+	s.ca.Sign(&x509.Certificate{DNSNames: []string{"db.example"}, ExtKeyUsage: etcdtest.BothUses()}, s.at("elsewhere"), s.at("elsewhere-key"))
+	other := etcdtest.NewAuthority(t, s.at("other-ca"))
+	other.Sign(&x509.Certificate{ExtKeyUsage: etcdtest.BothUses()}, s.at("stranger"), s.at("stranger-key"))
 	oldServer, elsewhere := s.server("old"), s.server("elsewhere")
 	_, plain := servers(t, 1, nil)
 	nobody := "https://" + listenNowhere(t)

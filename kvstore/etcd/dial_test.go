@@ -2,14 +2,8 @@ package etcd_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"net/url"
 	"os"
@@ -24,6 +18,7 @@ import (
 	"github.com/shoal-project/shoal/internal/errs"
 	"github.com/shoal-project/shoal/kvstore"
 	"github.com/shoal-project/shoal/kvstore/etcd"
+	"github.com/shoal-project/shoal/kvstore/etcd/etcdtest"
 	"github.com/shoal-project/shoal/kvstore/kvtest"
 )
 
@@ -149,65 +144,13 @@ func TestConformanceOfThreeMembers(t *testing.T) {
 	}
 }
 
-// authority makes certificates.
-type authority struct {
-	t    testing.TB
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	file string
-}
-
-func newAuthority(t testing.TB, file string) *authority {
-	a := &authority{t: t, file: file}
-	a.key, a.cert = a.sign(&x509.Certificate{IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign}, file, "")
-	return a
-}
-
-func (a *authority) sign(c *x509.Certificate, certFile, keyFile string) (*ecdsa.PrivateKey, *x509.Certificate) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	c.SerialNumber, c.Subject = big.NewInt(time.Now().UnixNano()), pkix.Name{CommonName: filepath.Base(certFile)}
-	if c.NotAfter.IsZero() {
-		c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	}
-	parent, signer := a.cert, a.key
-	if parent == nil {
-		parent, signer = c, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, parent, &key.PublicKey, signer)
-	if err != nil {
-		a.t.Fatal(err)
-	}
-	a.write(certFile, "CERTIFICATE", der)
-	if keyFile != "" {
-		der, err := x509.MarshalPKCS8PrivateKey(key)
-		if err != nil {
-			a.t.Fatal(err)
-		}
-		a.write(keyFile, "PRIVATE KEY", der)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil && certFile != "" && keyFile == "" {
-		a.t.Fatal(err)
-	}
-	return key, cert
-}
-
-func (a *authority) write(file, kind string, der []byte) {
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
-		a.t.Fatal(err)
-	}
-}
-
 // A client whose certificates are wrong gets in as soon as right ones lie under the same names.
 func TestCertificatesAreReadAgain(t *testing.T) {
 	dir := t.TempDir()
 	at := func(n string) string { return filepath.Join(dir, n) }
-	right, wrong := newAuthority(t, at("ca")), newAuthority(t, at("wrong-ca"))
-	ends := []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}
-	right.sign(&x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: ends}, at("server"), at("server-key"))
+	right, wrong := etcdtest.NewAuthority(t, at("ca")), etcdtest.NewAuthority(t, at("wrong-ca"))
+	ends := etcdtest.BothUses()
+	right.Sign(&x509.Certificate{IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, ExtKeyUsage: ends}, at("server"), at("server-key"))
 	_, addrs := servers(t, 1, func(c *embed.Config) {
 		u := c.ListenClientUrls[0]
 		u.Scheme = "https"
@@ -215,9 +158,9 @@ func TestCertificatesAreReadAgain(t *testing.T) {
 		c.ClientTLSInfo.CertFile, c.ClientTLSInfo.KeyFile = at("server"), at("server-key")
 		c.ClientTLSInfo.TrustedCAFile, c.ClientTLSInfo.ClientCertAuth = at("ca"), true
 	})
-	client := func(a *authority) {
-		a.sign(&x509.Certificate{ExtKeyUsage: ends}, at("client"), at("client-key"))
-		data, err := os.ReadFile(a.file)
+	client := func(a *etcdtest.Authority) {
+		a.Sign(&x509.Certificate{ExtKeyUsage: ends}, at("client"), at("client-key"))
+		data, err := os.ReadFile(a.File)
 		if err != nil {
 			t.Fatal(err)
 		}

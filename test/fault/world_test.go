@@ -10,10 +10,14 @@ import (
 	"testing"
 
 	"github.com/shoal-project/shoal/api"
+	"github.com/shoal-project/shoal/kvstore/etcd/etcdtest"
 	"github.com/shoal-project/shoal/test/harness"
 )
 
-func TestMain(m *testing.M) { harness.Main(m) }
+func TestMain(m *testing.M) {
+	etcdtest.Main()
+	harness.Main(m)
+}
 
 // world is a daemon that was set up, with an image.
 type world struct {
