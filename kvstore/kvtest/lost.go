@@ -171,6 +171,7 @@ func locksLost(e *env) {
 		if g.err == nil {
 			e.Fatal("a waiter who lost his place has the lock that another holds")
 		}
+		waiter <- g // for below
 	default:
 	}
 	if !held(other) {
