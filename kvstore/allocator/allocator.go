@@ -173,6 +173,21 @@ func (a *Allocator) Ready(ctx context.Context) error {
 	}
 }
 
+// join returns a context that ends, with ErrClosed as its cause, with the allocator too.
+func (a *Allocator) join(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(a.ctx, func() { cancel(ErrClosed) })
+	return ctx, func() { stop(); cancel(nil) }
+}
+
+// ended makes ErrClosed of an error that came from the end of the allocator.
+func (a *Allocator) ended(err error) error {
+	if err != nil && a.ctx.Err() != nil {
+		return ErrClosed
+	}
+	return err
+}
+
 // Allocation is what Allocate gives.
 type Allocation struct {
 	ID    ID

@@ -42,7 +42,9 @@ func (a *Allocator) keep() {
 
 // Sync checks now that everything this node uses exists, and puts back what does not.
 func (a *Allocator) Sync(ctx context.Context) error {
-	return a.restore(ctx, a.toRestore(true))
+	ctx, done := a.join(ctx)
+	defer done()
+	return a.ended(a.restore(ctx, a.toRestore(true)))
 }
 
 func (a *Allocator) toRestore(all bool) []Record {

@@ -17,8 +17,10 @@ func (a *Allocator) Get(ctx context.Context, key string) (ID, error) {
 
 // GetNoCache asks the store.
 func (a *Allocator) GetNoCache(ctx context.Context, key string) (ID, error) {
+	ctx, done := a.join(ctx)
+	defer done()
 	r, _, err := a.cfg.Backend.Get(ctx, key)
-	return r.ID, err
+	return r.ID, a.ended(err)
 }
 
 // GetByID returns the key of an id: from memory, else from the store; "" when the id is free.
@@ -26,8 +28,10 @@ func (a *Allocator) GetByID(ctx context.Context, id ID) (string, error) {
 	if r, ok := a.cache.id("", id); ok {
 		return r.Key, nil
 	}
+	ctx, done := a.join(ctx)
+	defer done()
 	r, _, err := a.cfg.Backend.GetByID(ctx, id)
-	return r.Key, err
+	return r.Key, a.ended(err)
 }
 
 // Lookup returns the id of a key from the main store or from a remote one that is watched. Only the main store is ever asked.
@@ -73,9 +77,8 @@ func (a *Allocator) ForEach(fn func(Event) bool) {
 // Watch calls fn with all ids that are known, then with a Synced event once the main store's list is complete, then with changes, until ctx
 // ends or fn fails. A slow fn holds up nobody; it gets the newest change of each id.
 func (a *Allocator) Watch(ctx context.Context, fn func([]Event) error) error {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(a.ctx, func() { cancel(ErrClosed) })()
+	ctx, done := a.join(ctx)
+	defer done()
 	return a.cache.watch(ctx, fn)
 }
 
@@ -86,9 +89,8 @@ func (a *Allocator) WatchRemote(ctx context.Context, name string, b Backend, onS
 	if name == "" {
 		return errs.Invalid("a remote store needs a name")
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	defer context.AfterFunc(a.ctx, func() { cancel(ErrClosed) })()
+	ctx, done := a.join(ctx)
+	defer done()
 	if err := a.cache.claim(name); err != nil {
 		return err
 	}

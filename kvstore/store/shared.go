@@ -114,11 +114,13 @@ func (s *Shared[T]) DeleteAll(ctx context.Context) error {
 	return nil
 }
 
-// Ready waits until all existing values are known.
+// Ready waits until all existing values are known. When Run ends first it fails with kvstore.ErrClosed.
 func (s *Shared[T]) Ready(ctx context.Context) error {
 	select {
 	case <-s.ready:
 		return nil
+	case <-s.out.over:
+		return fmt.Errorf("wait for the list of %s: %w", s.cfg.Prefix, kvstore.ErrClosed)
 	case <-ctx.Done():
 		return fmt.Errorf("wait for the list of %s: %w", s.cfg.Prefix, context.Cause(ctx))
 	}

@@ -101,6 +101,7 @@ type SyncStore struct {
 	pool *kvstore.LeasePool
 	wake chan struct{}
 	m    *metrics
+	over chan struct{} // closed when Run has ended
 
 	mu      sync.Mutex
 	running bool
@@ -118,7 +119,7 @@ func NewSyncStore(cfg SyncConfig) (*SyncStore, error) {
 	if err := cfg.fill(); err != nil {
 		return nil, err
 	}
-	s := &SyncStore{cfg: cfg, wake: make(chan struct{}, 1), items: map[string]*item{}, most: cfg.MaxBatch, limit: cfg.MaxBatch}
+	s := &SyncStore{cfg: cfg, wake: make(chan struct{}, 1), over: make(chan struct{}), items: map[string]*item{}, most: cfg.MaxBatch, limit: cfg.MaxBatch}
 	var err error
 	if s.m, err = newMetrics(cfg.Metrics, kvstore.Scope(cfg.Prefix)); err != nil {
 		cfg.Log.Error("the store's metrics cannot be registered", "prefix", cfg.Prefix, "err", err)
@@ -170,7 +171,7 @@ func (s *SyncStore) Rewrite(name string) {
 	}
 }
 
-// Flush waits until what is wanted of name has been written.
+// Flush waits until what is wanted of name has been written. When Run ends first, or has ended, it fails with kvstore.ErrClosed.
 func (s *SyncStore) Flush(ctx context.Context, name string) error {
 	s.mu.Lock()
 	it := s.items[s.cfg.Prefix+name]
@@ -184,6 +185,8 @@ func (s *SyncStore) Flush(ctx context.Context, name string) error {
 	select {
 	case <-done:
 		return nil
+	case <-s.over:
+		return fmt.Errorf("write %.40q: %w", name, kvstore.ErrClosed)
 	case <-ctx.Done():
 		return fmt.Errorf("write %.40q: %w", name, context.Cause(ctx))
 	}
@@ -275,6 +278,7 @@ func (s *SyncStore) Run(ctx context.Context) error {
 		wg.Go(func() { s.work(ctx) })
 	}
 	wg.Wait()
+	close(s.over)
 	s.pool.Close()
 	s.mu.Lock()
 	s.m.queued(-len(s.queue)) // nobody writes it any more
