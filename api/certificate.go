@@ -80,3 +80,25 @@ func ParseCertificateToken(s string) (CertificateToken, error) {
 	}
 	return t, nil
 }
+
+// CertificateTokenOf reads the token that an operation of class token stands for; ok is false for any other operation.
+func CertificateTokenOf(o Operation) (t CertificateToken, ok bool) {
+	if o.Class != "token" {
+		return t, false
+	}
+	b, err := json.Marshal(o.Metadata)
+	if err != nil {
+		return t, false
+	}
+	var m struct {
+		Secret      string           `json:"secret"`
+		Fingerprint string           `json:"fingerprint"`
+		Addresses   []string         `json:"addresses"`
+		ExpiresAt   time.Time        `json:"expiresAt"`
+		Request     CertificatesPost `json:"request"`
+	}
+	if json.Unmarshal(b, &m) != nil || m.Secret == "" || m.Request.Name == "" {
+		return t, false
+	}
+	return CertificateToken{ClientName: m.Request.Name, Fingerprint: m.Fingerprint, Addresses: m.Addresses, Secret: m.Secret, ExpiresAt: m.ExpiresAt}, true
+}

@@ -3,6 +3,8 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,7 +26,7 @@ const (
 	defaultDir = "/var/lib/shoal"
 	// maxJSON bounds a JSON reply: ten thousand instances in full are about 60 MB.
 	maxJSON = 512 << 20
-	// baseURL is never resolved: the transport always dials the socket.
+	// baseURL is never resolved: the transport dials the socket.
 	baseURL = "http://shoal"
 )
 
@@ -33,6 +35,13 @@ type Options struct {
 	// Socket is the path of the unix socket. Empty means $SHOAL_SOCKET, then unix.socket in $SHOAL_DIR,
 	// then /var/lib/shoal/unix.socket.
 	Socket string
+	// URL is that of a server on the network, "https://host:port"; empty means the socket.
+	URL string
+	// Certificate is shown to a server on the network; nil: none, so that it trusts the caller with little.
+	Certificate *tls.Certificate
+	// ServerCertificate is the only one that a server on the network may have, whoever signed it and whatever name is in it. nil: one
+	// for the host in URL, signed by somebody whom this machine trusts.
+	ServerCertificate *x509.Certificate
 	// Project is sent with every request; empty means the default project.
 	Project string
 	// UserAgent is sent with every request; empty means "shoal-client".
@@ -45,6 +54,7 @@ type Options struct {
 // Client speaks with one server. It is safe for concurrent use.
 type Client struct {
 	opts Options
+	base string // scheme and host of requests
 	http *http.Client
 
 	mu    sync.Mutex
@@ -64,17 +74,26 @@ func (o Options) SocketPath() string {
 	return filepath.Join(defaultDir, "unix.socket")
 }
 
-// Connect dials the server's socket and returns a client for it. No request is sent, so a server that is
+// Connect dials the server and returns a client for it. No request is sent, so a server that is
 // still starting accepts. The error is a [*ConnectError] when nothing listens or the caller may not connect.
 func Connect(ctx context.Context, opts Options) (*Client, error) {
-	opts.Socket = opts.SocketPath()
+	base := baseURL
+	if opts.URL == "" {
+		opts.Socket = opts.SocketPath()
+	} else {
+		host, err := hostPort(opts.URL)
+		if err != nil {
+			return nil, err
+		}
+		base = "http://" + host // dial adds TLS
+	}
 	if opts.UserAgent == "" {
 		opts.UserAgent = "shoal-client"
 	}
 	if opts.Trace == nil {
 		opts.Trace = func(string, ...any) {}
 	}
-	c := &Client{opts: opts}
+	c := &Client{opts: opts, base: base}
 	c.http = &http.Client{Transport: &http.Transport{
 		DialContext:           func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
 		MaxIdleConnsPerHost:   4,
@@ -94,7 +113,7 @@ func Connect(ctx context.Context, opts Options) (*Client, error) {
 func (c *Client) WithProject(project string) *Client {
 	opts := c.opts
 	opts.Project = project
-	return &Client{opts: opts, http: c.http}
+	return &Client{opts: opts, base: c.base, http: c.http}
 }
 
 // Project returns the project that requests are sent for, "default" when none was given.
@@ -124,6 +143,9 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 	if spare != nil {
 		return spare, nil
 	}
+	if c.opts.URL != "" {
+		return c.dialTLS(ctx)
+	}
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", c.opts.Socket)
 	if err != nil {
@@ -146,7 +168,7 @@ func (c *Client) newRequest(ctx context.Context, r Request) (*http.Request, erro
 	if r.Method == "" {
 		r.Method = http.MethodGet
 	}
-	u, err := url.Parse(baseURL + r.Path)
+	u, err := url.Parse(c.base + r.Path)
 	if err != nil {
 		return nil, fmt.Errorf("request path %q: %w", r.Path, err)
 	}

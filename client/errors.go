@@ -1,6 +1,7 @@
 package client
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -40,7 +41,8 @@ func IsUnavailable(err error) bool { return StatusOf(err) == http.StatusServiceU
 
 // ConnectError says that the daemon cannot be reached, and what to do about it.
 type ConnectError struct {
-	Socket string
+	Socket string // empty when the server is on the network
+	URL    string // of a server on the network
 	Err    error
 }
 
@@ -49,7 +51,17 @@ func (e *ConnectError) Unwrap() error { return e.Err }
 
 // Error names the socket and the next step.
 func (e *ConnectError) Error() string {
+	var changed *CertificateChangedError
+	var unknown x509.UnknownAuthorityError
 	switch {
+	case errors.As(e.Err, &changed):
+		return fmt.Sprintf("cannot trust %s: %v", e.URL, changed)
+	case errors.As(e.Err, &unknown):
+		return fmt.Sprintf("cannot trust %s: nobody known has signed its certificate, and it was not accepted by \"shoal remote add\"", e.URL)
+	case e.URL != "" && errors.Is(e.Err, syscall.ECONNREFUSED):
+		return fmt.Sprintf("cannot connect to %s: nobody listens there. Is core.https_address set on that server?", e.URL)
+	case e.URL != "":
+		return fmt.Sprintf("cannot connect to %s: %v", e.URL, e.Err)
 	case errors.Is(e.Err, fs.ErrNotExist):
 		return fmt.Sprintf("cannot connect to %s: it does not exist. Is shoald running? Start it with \"systemctl start shoald\" or \"shoald\", or set SHOAL_DIR to its directory", e.Socket)
 	case errors.Is(e.Err, syscall.ECONNREFUSED):

@@ -70,7 +70,7 @@ func (c *Client) websocket(ctx context.Context, path string, q url.Values) (*web
 		q.Set("project", c.opts.Project)
 	}
 	c.opts.Trace("websocket %s", path)
-	u := baseURL + path
+	u := c.base + path
 	if len(q) > 0 {
 		u += "?" + q.Encode()
 	}

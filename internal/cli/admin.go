@@ -18,7 +18,9 @@ import (
 const poll = 20 * time.Millisecond
 
 func (a *app) cmdAdmin() *cobra.Command {
-	return group("admin", "Manage the daemon", a.adminInit(), a.adminShutdown(), a.adminWaitReady(), a.adminEtcdDebug())
+	cmd := group("admin", "Manage the daemon", a.adminInit(), a.adminShutdown(), a.adminWaitReady(), a.adminEtcdDebug())
+	cmd.PersistentPreRun = func(*cobra.Command, []string) { a.forceLocal = true } // whatever the default server is
+	return cmd
 }
 
 func (a *app) adminWaitReady() *cobra.Command {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -39,6 +40,11 @@ type app struct {
 	project string
 	debug   bool
 	quiet   bool
+
+	forceLocal bool
+	remote     string        // server of the names that were read so far; empty: the default one
+	conf       *remotes      // see remotes()
+	lines      *bufio.Reader // answers on standard input, see ask
 
 	traceMu sync.Mutex
 }
@@ -95,16 +101,40 @@ func Main(ctx context.Context, version string, args []string, s Streams) int {
 	return exitError
 }
 
-// connect returns a client for the local daemon and the project that was asked for.
+// connect returns a client for the server that the command's names are on and the project that was asked for.
 func (a *app) connect(ctx context.Context) (*client.Client, error) {
+	name, r, err := a.server()
+	if err != nil {
+		return nil, err
+	}
+	o, err := a.optionsFor(name, r)
+	if err != nil {
+		return nil, err
+	}
+	return client.Connect(ctx, o)
+}
+
+func (a *app) optionsFor(name string, r remote) (client.Options, error) {
 	o := client.Options{Project: a.project, UserAgent: "shoal " + a.version}
 	if o.Project == "" {
 		o.Project = os.Getenv("SHOAL_PROJECT")
 	}
+	if o.Project == "" {
+		o.Project = r.Project
+	}
 	if a.debug {
 		o.Trace = a.trace
 	}
-	return client.Connect(ctx, o)
+	if path, ok := strings.CutPrefix(r.Addr, "unix:"); ok {
+		o.Socket = strings.TrimPrefix(path, "//")
+		return o, nil
+	}
+	o.URL = r.Addr
+	var err error
+	if o.Certificate, err = a.clientCertificate(false); err == nil {
+		o.ServerCertificate, err = serverCertificate(name)
+	}
+	return o, err
 }
 
 // trace prints what the client says, JSON indented.

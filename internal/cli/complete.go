@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,7 +19,14 @@ type completer func(cmd *cobra.Command, args []string, toComplete string) ([]str
 
 // names makes a completer of something that lists names.
 func (a *app) names(list func(ctx context.Context, c *client.Client) ([]string, error)) completer {
-	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+		prefix := ""
+		if server, _, ok := strings.Cut(toComplete, ":"); ok {
+			if _, err := a.local(toComplete); err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			prefix = server + ":"
+		}
 		parent := cmd.Context()
 		if parent == nil {
 			parent = context.Background()
@@ -32,6 +40,9 @@ func (a *app) names(list func(ctx context.Context, c *client.Client) ([]string, 
 		all, err := list(ctx, c)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		for i := range all {
+			all[i] = prefix + all[i]
 		}
 		return slices.DeleteFunc(all, func(s string) bool { return slices.Contains(args, s) }), cobra.ShellCompDirectiveNoFileComp
 	}

@@ -97,7 +97,7 @@ func (a *app) cmdConfig() *cobra.Command {
 	for _, cmd := range cmds {
 		targetFlag(cmd, &target)
 	}
-	return group("config", "Manage instance and server configuration options", append(cmds, a.cmdDevice(a.instanceDevices()))...)
+	return group("config", "Manage instance and server configuration options", append(cmds, a.cmdDevice(a.instanceDevices()), a.cmdTrust())...)
 }
 
 // targetFlag adds lxc's --target, which means something in a cluster only.

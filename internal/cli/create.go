@@ -163,6 +163,8 @@ func (a *app) createNames(f *createFlags, args []string) (image, name string, er
 	}
 	if len(args) > 1 {
 		name, err = a.local(args[1])
+	} else {
+		_, err = a.local("") // the instance goes to the default server
 	}
 	return image, name, err
 }

@@ -78,7 +78,7 @@ var imageColumns = []column[api.Image]{
 func (a *app) imageList() *cobra.Command {
 	var format, columns string
 	cmd := &cobra.Command{
-		Use: "list [local:] [<filter>...]", Aliases: []string{"ls"}, Short: "List images",
+		Use: "list [remote:] [<filter>...]", Aliases: []string{"ls"}, Short: "List images",
 		Long: `List images
 
 A filter is key=value on a property, or part of the fingerprint or of an alias.

@@ -82,7 +82,7 @@ func (a *app) aliasRename() *cobra.Command {
 func (a *app) aliasList() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
-		Use: "list [local:] [<filter>...]", Aliases: []string{"ls"}, Short: "List image aliases", Example: "  shoal image alias list debian",
+		Use: "list [remote:] [<filter>...]", Aliases: []string{"ls"}, Short: "List image aliases", Example: "  shoal image alias list debian",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 && strings.HasSuffix(args[0], ":") {
 				if _, err := a.local(args[0]); err != nil {

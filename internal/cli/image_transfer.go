@@ -20,7 +20,7 @@ func (a *app) imageImport() *cobra.Command {
 	var aliases []string
 	var public bool
 	cmd := &cobra.Command{
-		Use: "import <tarball>|<metadata> [<rootfs>] [local:] [key=value...]", Short: "Import images into the image store", Args: nargs(1, -1),
+		Use: "import <tarball>|<metadata> [<rootfs>] [remote:] [key=value...]", Short: "Import images into the image store", Args: nargs(1, -1),
 		Long: `Import images into the image store
 
 An image is either one tarball (metadata.yaml, rootfs/, templates/), or a metadata tarball and a root filesystem

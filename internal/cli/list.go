@@ -22,7 +22,7 @@ func (a *app) cmdList() *cobra.Command {
 	var columns, format string
 	var all, fast bool
 	cmd := &cobra.Command{
-		Use: "list [local:] [<filter>...]", Aliases: []string{"ls"}, Short: "List instances",
+		Use: "list [remote:] [<filter>...]", Aliases: []string{"ls"}, Short: "List instances",
 		Long: `List instances
 
 Default column layout: ns46tS

@@ -25,7 +25,7 @@ func (a *app) cmdMonitor() *cobra.Command {
 	var format, level string
 	var pretty, all bool
 	cmd := &cobra.Command{
-		Use: "monitor [local:]", Short: "Monitor the server's events", Args: nargs(0, 1),
+		Use: "monitor [remote:]", Short: "Monitor the server's events", Args: nargs(0, 1),
 		Long:    "Monitor the server's events\n\nBy default all types of events are shown: operation, lifecycle and logging.",
 		Example: "  shoal monitor --type=lifecycle\n  shoal monitor --pretty --type=logging --loglevel=info",
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -47,7 +47,7 @@ func (a *app) cmdNetwork() *cobra.Command {
 func (a *app) networkList() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
-		Use: "list [local:]", Aliases: []string{"ls"}, Short: "List available networks", Args: nargs(0, 1), Example: "  shoal network list",
+		Use: "list [remote:]", Aliases: []string{"ls"}, Short: "List available networks", Args: nargs(0, 1), Example: "  shoal network list",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.connectTo(cmd.Context(), args)
 			if err != nil {

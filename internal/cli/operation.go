@@ -54,7 +54,7 @@ func (a *app) operationList() *cobra.Command {
 	var format string
 	var all bool
 	cmd := &cobra.Command{
-		Use: "list [local:]", Aliases: []string{"ls"}, Short: "List background operations", Args: nargs(0, 1), Example: "  shoal operation list",
+		Use: "list [remote:]", Aliases: []string{"ls"}, Short: "List background operations", Args: nargs(0, 1), Example: "  shoal operation list",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.connectTo(cmd.Context(), args)
 			if err != nil {
@@ -96,31 +96,43 @@ func (a *app) cmdWarning() *cobra.Command {
 	ack := &cobra.Command{
 		Use: "acknowledge <warning>", Aliases: []string{"ack"}, Short: "Acknowledge warning", Args: nargs(1, 1), Example: "  shoal warning acknowledge <uuid>",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := a.named(args[0], "warning")
+			if err != nil {
+				return err
+			}
 			c, err := a.connect(cmd.Context())
 			if err != nil {
 				return err
 			}
-			return c.SetWarningStatus(cmd.Context(), args[0], "acknowledged")
+			return c.SetWarningStatus(cmd.Context(), id, "acknowledged")
 		},
 	}
 	del := &cobra.Command{
 		Use: "delete <warning>", Aliases: []string{"rm"}, Short: "Delete warning", Args: nargs(1, 1), Example: "  shoal warning delete <uuid>",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := a.named(args[0], "warning")
+			if err != nil {
+				return err
+			}
 			c, err := a.connect(cmd.Context())
 			if err != nil {
 				return err
 			}
-			return c.DeleteWarning(cmd.Context(), args[0])
+			return c.DeleteWarning(cmd.Context(), id)
 		},
 	}
 	show := &cobra.Command{
 		Use: "show <warning>", Short: "Show warning", Args: nargs(1, 1), Example: "  shoal warning show <uuid>",
 		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := a.named(args[0], "warning")
+			if err != nil {
+				return err
+			}
 			c, err := a.connect(cmd.Context())
 			if err != nil {
 				return err
 			}
-			w, _, err := c.Warning(cmd.Context(), args[0])
+			w, _, err := c.Warning(cmd.Context(), id)
 			if err != nil {
 				return err
 			}
@@ -134,7 +146,7 @@ func (a *app) warningList() *cobra.Command {
 	var format, columns string
 	var all bool
 	cmd := &cobra.Command{
-		Use: "list [local:]", Aliases: []string{"ls"}, Short: "List warnings", Args: nargs(0, 1), Example: "  shoal warning list --all",
+		Use: "list [remote:]", Aliases: []string{"ls"}, Short: "List warnings", Args: nargs(0, 1), Example: "  shoal warning list --all",
 		Long: "List warnings\n\nColumn shorthand chars:\n  c - Count\n  l - Last seen\n  L - Location\n  f - First seen\n  p - Project\n  s - Severity\n  S - Status\n  u - UUID\n  t - Type",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cols, err := pickColumns(columns, warningColumns)

@@ -41,7 +41,7 @@ func (a *app) cmdProfile() *cobra.Command {
 func (a *app) profileList() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
-		Use: "list [local:]", Aliases: []string{"ls"}, Short: "List profiles", Args: nargs(0, 1), Example: "  shoal profile list",
+		Use: "list [remote:]", Aliases: []string{"ls"}, Short: "List profiles", Args: nargs(0, 1), Example: "  shoal profile list",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.connectTo(cmd.Context(), args)
 			if err != nil {

@@ -37,7 +37,7 @@ func (a *app) cmdProject() *cobra.Command {
 func (a *app) projectList() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
-		Use: "list [local:]", Aliases: []string{"ls"}, Short: "List projects", Args: nargs(0, 1), Example: "  shoal project list",
+		Use: "list [remote:]", Aliases: []string{"ls"}, Short: "List projects", Args: nargs(0, 1), Example: "  shoal project list",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.connectTo(cmd.Context(), args)
 			if err != nil {

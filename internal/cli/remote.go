@@ -3,23 +3,58 @@ package cli
 import (
 	"fmt"
 	"strings"
-
-	"github.com/spf13/cobra"
-
-	"github.com/shoal-project/shoal/client"
 )
 
-// local strips the "server:" that may stand before a name. All names of a command are on one server. Call it before
-// connect, which goes to that server.
+// local splits the "server:" off that may stand before a name and remembers the server: connect goes there, so call it before. All names
+// of a command have to be on one server; a name without a server is on the default one.
 func (a *app) local(s string) (string, error) {
-	remote, name, ok := strings.Cut(s, ":")
-	if !ok || strings.Contains(remote, "/") {
-		return s, nil
+	name, rest, ok := strings.Cut(s, ":")
+	if !ok || strings.Contains(name, "/") {
+		name, rest = "", s
 	}
-	if remote != "local" {
-		return "", fmt.Errorf("The remote %q doesn't exist", remote) //nolint:staticcheck // lxc's text
+	conf, err := a.remotes()
+	if err != nil {
+		return "", err
 	}
-	return name, nil
+	if name == "" {
+		name = conf.Default
+	} else if _, err := conf.get(name); err != nil {
+		return "", err
+	}
+	if a.remote != "" && a.remote != name {
+		return "", fmt.Errorf("all names of this command have to be on the same server, not on %q and %q", a.remote, name)
+	}
+	a.remote = name
+	return rest, nil
+}
+
+// remotes is the user's configuration, read once.
+func (a *app) remotes() (*remotes, error) {
+	if a.conf == nil {
+		conf, err := loadRemotes()
+		if err != nil {
+			return nil, err
+		}
+		a.conf = conf
+	}
+	return a.conf, nil
+}
+
+// server is the remote that the command speaks with.
+func (a *app) server() (string, remote, error) {
+	if a.forceLocal {
+		return localRemote, remote{Addr: "unix://"}, nil
+	}
+	conf, err := a.remotes()
+	if err != nil {
+		return "", remote{}, err
+	}
+	name := a.remote
+	if name == "" {
+		name = conf.Default
+	}
+	r, err := conf.get(name)
+	return name, r, err
 }
 
 // locals is local for many.
@@ -54,29 +89,6 @@ func (a *app) instancePath(s string) (instance, path string, err error) {
 		return "", "", usagef("Invalid path %q: it has to be <instance>/<path>", s)
 	}
 	return instance, "/" + path, nil
-}
-
-func (a *app) cmdRemote() *cobra.Command {
-	var format string
-	list := &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List the available remotes", Args: nargs(0, 0),
-		Example: "  shoal remote list -f csv",
-		RunE: func(*cobra.Command, []string) error {
-			url := "unix://" + client.Options{}.SocketPath()
-			if url == "unix:///var/lib/shoal/unix.socket" {
-				url = "unix://"
-			}
-			raw := map[string]any{"local": map[string]any{"Addr": url, "Public": false, "Static": true, "Protocol": "shoal"}}
-			header := []string{"NAME", "URL", "PROTOCOL", "AUTH TYPE", "PUBLIC", "STATIC", "GLOBAL"}
-			return a.table(format, header, [][]string{{"local (current)", url, "shoal", "file access", "NO", "YES", "NO"}}, raw)
-		},
-	}
-	formatFlag(list, &format)
-	get := &cobra.Command{
-		Use: "get-default", Short: "Show the default remote", Args: nargs(0, 0), Example: "  shoal remote get-default",
-		RunE: func(*cobra.Command, []string) error { a.printf("local\n"); return nil },
-	}
-	return group("remote", "Manage the list of remote servers", get, list)
 }
 
 // A guestFile is a file in an instance.

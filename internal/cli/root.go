@@ -13,7 +13,7 @@ func (a *app) root() *cobra.Command {
 		Long: `Command line client for Shoal
 
 The daemon is found through $SHOAL_SOCKET, else unix.socket in $SHOAL_DIR (default /var/lib/shoal).
-$SHOAL_PROJECT or --project selects a project.
+$SHOAL_PROJECT or --project selects a project. Names of other servers are written server:name; "shoal remote" keeps the list of servers.
 
 Exit codes: 0 success, 1 error, 2 wrong usage, 130 ended by Ctrl-C; exec passes on the code of its command.`,
 		Example: `  shoal admin init --auto
@@ -30,7 +30,7 @@ Exit codes: 0 success, 1 error, 2 wrong usage, 130 ended by Ctrl-C; exec passes 
 	f.BoolVar(&a.debug, "debug", false, "Show all requests and replies")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "Don't show progress information")
 	f.BoolP("verbose", "v", false, "Show all information messages")
-	f.Bool("force-local", false, "Force using the local unix socket")
+	f.BoolVar(&a.forceLocal, "force-local", false, "Force using the local unix socket")
 	f.BoolP("help", "h", false, "Print help")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%s", err) })
 	_ = root.RegisterFlagCompletionFunc("project", a.completeProjects)
@@ -45,7 +45,7 @@ Exit codes: 0 success, 1 error, 2 wrong usage, 130 ended by Ctrl-C; exec passes 
 
 func (a *app) cmdVersion() *cobra.Command {
 	return &cobra.Command{
-		Use: "version [local:]", Short: "Show local and remote versions", Args: nargs(0, 1), Example: "  shoal version",
+		Use: "version [remote:]", Short: "Show local and remote versions", Args: nargs(0, 1), Example: "  shoal version",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				if _, err := a.local(args[0]); err != nil {

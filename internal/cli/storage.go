@@ -72,7 +72,7 @@ func (a *app) poolShow(n noun) *cobra.Command {
 func (a *app) poolList() *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
-		Use: "list [local:]", Aliases: []string{"ls"}, Short: "List available storage pools", Args: nargs(0, 1), Example: "  shoal storage list",
+		Use: "list [remote:]", Aliases: []string{"ls"}, Short: "List available storage pools", Args: nargs(0, 1), Example: "  shoal storage list",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := a.connectTo(cmd.Context(), args)
 			if err != nil {
