@@ -159,3 +159,103 @@ func (c *Client) WorldMembers() Live[[]api.WorldMember] {
 func (c *Client) FollowWorldMembers(ctx context.Context, fn func(api.WorldMemberEvent) error) error {
 	return follow(ctx, c.WorldMembers(), fn)
 }
+
+// WorldMachines are the machines that announced themselves, by name.
+func (c *Client) WorldMachines() Live[[]api.WorldMachine] {
+	return Live[[]api.WorldMachine]{c: c, path: worldPath("machines")}
+}
+
+// ForgetWorldMachine deletes what a machine that is down left behind.
+func (c *Client) ForgetWorldMachine(ctx context.Context, name string) error {
+	return c.send(ctx, http.MethodDelete, worldPath("machines", name), nil, "")
+}
+
+// WorldExportsOptions say which exports are wanted; an empty field means any.
+type WorldExportsOptions struct {
+	Kinds          []string
+	Name, From, To string
+	All            bool // also those for other machines
+}
+
+// WorldExports are what is exported to the daemon's machine.
+func (c *Client) WorldExports(o WorldExportsOptions) Live[[]api.WorldExport] {
+	q := url.Values{}
+	if len(o.Kinds) > 0 {
+		q["kind"] = o.Kinds
+	}
+	for k, v := range map[string]string{"name": o.Name, "from": o.From, "to": o.To} {
+		if v != "" {
+			q.Set(k, v)
+		}
+	}
+	if o.All {
+		q.Set("all", "true")
+	}
+	return Live[[]api.WorldExport]{c: c, path: worldPath("exports"), query: q}
+}
+
+// SetWorldExports exports resources of the daemon's machine; false: they were there already.
+func (c *Client) SetWorldExports(ctx context.Context, post api.WorldExportsPost) (bool, error) {
+	return c.change(ctx, Request{Method: http.MethodPost, Path: worldPath("exports"), Body: post})
+}
+
+// DeleteWorldExport takes an export of the daemon's machine back; false: there was none.
+func (c *Client) DeleteWorldExport(ctx context.Context, kind, name, to string) (bool, error) {
+	q := url.Values{"kind": {kind}, "name": {name}, "to": {to}}
+	return c.change(ctx, Request{Method: http.MethodDelete, Path: worldPath("exports"), Query: q})
+}
+
+// WorldDeploys are all deploys that were not pruned, oldest first.
+func (c *Client) WorldDeploys() Live[[]api.WorldDeploy] {
+	return Live[[]api.WorldDeploy]{c: c, path: worldPath("deploys")}
+}
+
+// WorldDeploy returns one deploy; id is a number or "latest".
+func (c *Client) WorldDeploy(ctx context.Context, id string) (*api.WorldDeploy, error) {
+	v, _, err := get[api.WorldDeploy](ctx, c, worldPath("deploys", id), nil)
+	return &v, err
+}
+
+// WorldDeployPayload returns what a deploy deploys; id as in WorldDeploy.
+func (c *Client) WorldDeployPayload(ctx context.Context, id string) ([]byte, error) {
+	resp, err := c.Do(ctx, Request{Path: worldPath("deploys", id, "payload")})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		_, err := c.envelope(resp)
+		return nil, err
+	}
+	return io.ReadAll(io.LimitReader(resp.Body, maxJSON))
+}
+
+// AddWorldDeploy adds a deploy.
+func (c *Client) AddWorldDeploy(ctx context.Context, post api.WorldDeploysPost) (*api.WorldDeploy, error) {
+	env, _, err := c.call(ctx, Request{Method: http.MethodPost, Path: worldPath("deploys"), Body: post})
+	if err != nil {
+		return nil, err
+	}
+	var d api.WorldDeploy
+	return &d, decode(env.Metadata, &d)
+}
+
+// PruneWorldDeploys deletes all but the newest keep deploys and returns how many.
+func (c *Client) PruneWorldDeploys(ctx context.Context, keep int) (int, error) {
+	env, _, err := c.call(ctx, Request{Method: http.MethodDelete, Path: worldPath("deploys"), Query: url.Values{"keep": {fmt.Sprint(keep)}}})
+	if err != nil {
+		return 0, err
+	}
+	var v api.WorldPruned
+	return v.Deleted, decode(env.Metadata, &v)
+}
+
+// WorldDeployStatus is how far each machine is with a deploy; id as in WorldDeploy.
+func (c *Client) WorldDeployStatus(id string) Live[[]api.WorldDeployStatus] {
+	return Live[[]api.WorldDeployStatus]{c: c, path: worldPath("deploys", id, "status")}
+}
+
+// SetWorldDeployStatus says how far the daemon's machine is with a deploy; false: it has said so already.
+func (c *Client) SetWorldDeployStatus(ctx context.Context, id, state, reason string) (bool, error) {
+	return c.change(ctx, Request{Method: http.MethodPut, Path: worldPath("deploys", id, "status"), Body: api.WorldDeployStatus{State: state, Reason: reason}})
+}

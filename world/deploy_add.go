@@ -1,6 +1,7 @@
 package world
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -18,6 +19,7 @@ import (
 // Draft is a deploy that is to be added.
 type Draft struct {
 	Payload string // at most names.MaxValue bytes
+	ID      uint64 // must be the next number; 0: whatever that is
 	Hash    string // see Deploy
 	// PrevHash, when it is not empty, must be the Hash of the deploy before: somebody else's deploy is not overwritten unseen.
 	PrevHash string
@@ -39,22 +41,8 @@ func (w *World) AddDeploy(ctx context.Context, id uint64, hash, prevHash, payloa
 	if id == 0 {
 		return errs.Invalid("deploy 0 is the empty one that everybody begins with; the first has number 1")
 	}
-	dr := Draft{Payload: payload, Hash: hash, PrevHash: prevHash}
-	if err := dr.check(); err != nil {
-		return err
-	}
-	newest, rev, err := w.ref(ctx, w.headKey())
-	if err != nil {
-		return inCall(err, "add deploy %d", id)
-	}
-	if err := follows(newest, id, prevHash); err != nil {
-		return inCall(err, "add deploy %d", id)
-	}
-	_, added, err := w.add(ctx, dr, newest, rev)
-	if err == nil && !added {
-		err = errs.Conflict("somebody else added a deploy at the same time")
-	}
-	return inCall(err, "add deploy %d", id)
+	_, err := w.Publish(ctx, Draft{Payload: payload, ID: id, Hash: hash, PrevHash: prevHash})
+	return err
 }
 
 // follows reports why the deploy with this number cannot come after newest.
@@ -74,8 +62,8 @@ func follows(newest deployRef, id uint64, prevHash string) error {
 	return nil
 }
 
-// Publish adds a deploy with the next free number and returns it. Who loses against others tries again, until ctx ends; only
-// a PrevHash that is not the one before is a reason to give up (class Conflict).
+// Publish adds a deploy and returns it. Who loses against others tries again, until ctx ends; only an ID that is not the next and
+// a PrevHash that is not the one before are reasons to give up (class Conflict): then nothing was added.
 func (w *World) Publish(ctx context.Context, dr Draft) (Deploy, error) {
 	if err := dr.check(); err != nil {
 		return Deploy{}, err
@@ -84,7 +72,7 @@ func (w *World) Publish(ctx context.Context, dr Draft) (Deploy, error) {
 	for back := 2 * time.Millisecond; ; back = min(back*2, most) {
 		newest, rev, err := w.ref(ctx, w.headKey())
 		if err == nil {
-			err = follows(newest, newest.ID+1, dr.PrevHash)
+			err = follows(newest, cmp.Or(dr.ID, newest.ID+1), dr.PrevHash)
 		}
 		if err != nil {
 			return Deploy{}, inCall(err, "add a deploy")

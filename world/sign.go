@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/shoal-project/shoal/api"
 	"github.com/shoal-project/shoal/internal/errs"
 	"github.com/shoal-project/shoal/world/names"
 )
@@ -47,7 +48,7 @@ type Verifier interface {
 
 // ContentMessage is what the author of a deploy signs: what it was made from and its payload.
 func ContentMessage(hash, payload string) []byte {
-	return fmt.Appendf(nil, "shoal deploy content v1\n%q\n%s\n", hash, digest([]byte(payload)))
+	return api.WorldDeployMessage(hash, digest([]byte(payload)))
 }
 
 // recordMessage is what the machine signs that adds a deploy.
@@ -74,8 +75,7 @@ func (w *World) verify(d Deploy) error {
 		return errs.Forbidden("it is not signed")
 	}
 	if s := d.Content; s != nil {
-		msg := fmt.Appendf(nil, "shoal deploy content v1\n%q\n%s\n", d.Hash, d.Payload)
-		if err := w.o.Verifier.Verify(s.Key, msg, s.Sig); err != nil {
+		if err := w.o.Verifier.Verify(s.Key, api.WorldDeployMessage(d.Hash, d.Payload), s.Sig); err != nil {
 			return errs.Forbidden("its author's signature: %w", err)
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/shoal-project/shoal/internal/errs"
 	"github.com/shoal-project/shoal/internal/state"
 	"github.com/shoal-project/shoal/internal/units"
+	"github.com/shoal-project/shoal/world"
 )
 
 // The keys that this build acts on.
@@ -30,6 +31,14 @@ const (
 
 // shownSecret stands for a secret that is set; who writes it back leaves the secret as it is.
 const shownSecret = "true"
+
+// WorldDeployKeys are the keys of the people who may deploy, separated by commas; WorldDeployKeep is how many deploys stay.
+const (
+	WorldDeployKeys = "world.deploy_keys"
+	WorldDeployKeep = "world.deploy_keep"
+)
+
+const defaultDeployKeep = 100
 
 const defaultShutdownMinutes = 5
 
@@ -202,6 +211,41 @@ func (s *Service) ShutdownWait() time.Duration {
 	return time.Duration(n) * time.Minute
 }
 
+// DeployKeys returns the keys of the people who may deploy; none: nobody is asked for one.
+func (s *Service) DeployKeys() []string { return deployKeys(s.Get()[WorldDeployKeys]) }
+
+func deployKeys(v string) []string {
+	return strings.FieldsFunc(v, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+// DeployKeep returns how many deploys stay when one is added.
+func (s *Service) DeployKeep() int {
+	n, err := strconv.Atoi(s.Get()[WorldDeployKeep])
+	if err != nil {
+		n = defaultDeployKeep
+	}
+	return n
+}
+
+// checkWorld checks the keys of the World.
+func checkWorld(k, v string) (known bool, err error) {
+	switch k {
+	case WorldDeployKeys:
+		for _, name := range deployKeys(v) {
+			if _, err := world.ParseKeyName(name); err != nil {
+				return true, errs.Invalid("cannot set '%s': %w", k, err)
+			}
+		}
+		return true, nil
+	case WorldDeployKeep:
+		if n, err := strconv.Atoi(v); v != "" && (err != nil || n < 1 || n > 1_000_000) {
+			return true, errs.Invalid("cannot set '%s' to '%s': must be a number from 1 to 1000000", k, v)
+		}
+		return true, nil
+	}
+	return false, nil
+}
+
 // parse turns JSON values into strings, as clients send numbers and booleans too, and checks each key.
 func parse(raw map[string]any) (map[string]string, error) {
 	out := make(map[string]string, len(raw))
@@ -237,6 +281,9 @@ func parse(raw map[string]any) (map[string]string, error) {
 func check(k, v string) error {
 	if strings.HasPrefix(k, "user.") && len(k) > len("user.") {
 		return nil
+	}
+	if known, err := checkWorld(k, v); known {
+		return err
 	}
 	if k == ShutdownTimeout {
 		if n, err := strconv.Atoi(v); v != "" && (err != nil || n < 0 || n > 24*60) {

@@ -15,14 +15,16 @@ import (
 
 func (a *app) cmdWorld() *cobra.Command {
 	cmd := group("world", "Share facts, deploys and files between machines",
-		a.worldInfo(), a.worldString(), a.worldMap(), a.worldMember())
+		a.worldDeploy(), a.worldExport(), a.worldInfo(), a.worldMachine(), a.worldMap(), a.worldMember(), a.worldString())
 	cmd.Long = `Share facts, deploys and files between machines
 
 The World is what all machines of a cluster see: strings, string maps with an entry for each machine, resources that one
 machine exports and others collect, and deploys. What can be listed can be watched with --watch.`
 	cmd.Example = `  shoal world string set motd "hello"
   shoal world string get motd --watch
-  shoal world map list -f json`
+  shoal world map list -f json
+  shoal world export set ssh-host-key h1 < /etc/ssh/ssh_host_ed25519_key.pub
+  shoal world deploy add site.yaml --wait`
 	return cmd
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/shoal-project/shoal/internal/lifecycle"
 	"github.com/shoal-project/shoal/internal/rest"
 	"github.com/shoal-project/shoal/kvstore/etcd"
+	"github.com/shoal-project/shoal/world"
 )
 
 // Config is what the command line gives.
@@ -112,8 +113,9 @@ type daemon struct {
 	database atomic.Pointer[database] // nil until it is there
 	net      httpsAPI
 	rooms    rooms
-	opened   atomic.Bool // all rooms are there
-	idle     bool        // no instance was up when the instances' service stopped
+	signer   world.Signer // of what this machine adds to the World
+	opened   atomic.Bool  // all rooms are there
+	idle     bool         // no instance was up when the instances' service stopped
 }
 
 // run starts the services in order and stops them when ctx ends, when a client asks for it, or when one fails.

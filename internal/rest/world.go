@@ -3,9 +3,7 @@ package rest
 import (
 	"context"
 	"encoding/base64"
-	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"time"
 	"unicode/utf8"
@@ -25,12 +23,27 @@ func worldEndpoints() []endpoint {
 		{path: "/1.0/world/string-maps", methods: methods{"GET": worldMapsGet}},
 		{path: "/1.0/world/string-maps/{key}", methods: methods{"GET": worldMapGet, "PUT": worldMapPut, "DELETE": worldMapDelete}},
 		{path: "/1.0/world/members", methods: methods{"GET": worldMembersGet}},
+		{path: "/1.0/world/machines", methods: methods{"GET": worldMachinesGet}},
+		{path: "/1.0/world/machines/{name}", methods: methods{"DELETE": worldMachineDelete}},
+		{path: "/1.0/world/exports", methods: methods{"GET": worldExportsGet, "POST": worldExportsPost, "DELETE": worldExportsDelete}},
+		{path: "/1.0/world/deploys", methods: methods{"GET": worldDeploysGet, "POST": worldDeploysPost, "DELETE": worldDeploysDelete}},
+		{path: "/1.0/world/deploys/{id}", methods: methods{"GET": worldDeployGet}},
+		{path: "/1.0/world/deploys/{id}/payload", methods: methods{"GET": worldDeployPayload}},
+		{path: "/1.0/world/deploys/{id}/status", methods: methods{"GET": worldDeployStatusGet, "PUT": worldDeployStatusPut}},
 	}
 }
 
 func worldGet(r *request) response {
 	w := r.svc.World
-	return reply(api.World{Machine: w.Machine(), Namespace: w.Namespace().String()})
+	id, err := w.GetMaxDeployID(r.Context())
+	if err != nil {
+		return fail(err)
+	}
+	ms, err := w.Machines(r.Context())
+	if err != nil {
+		return fail(err)
+	}
+	return reply(api.World{Machine: w.Machine(), Namespace: w.Namespace().String(), Deploy: id, Machines: len(ms)})
 }
 
 // data makes of a value what JSON can carry.
@@ -147,81 +160,4 @@ func worldMapPut(r *request) response {
 
 func worldMapDelete(r *request) response {
 	return changedReply(r.svc.World.StrMapDel(r.Context(), r.PathValue("key")))
-}
-
-func worldMember(m world.Member) api.WorldMember {
-	return api.WorldMember{ID: fmt.Sprintf("%x", m.ID), Name: m.Name, PeerURLs: some(m.PeerURLs), ClientURLs: some(m.ClientURLs), Learner: m.Learner, Leader: m.Leader}
-}
-
-func some(list []string) []string {
-	if list == nil {
-		return []string{}
-	}
-	return list
-}
-
-func worldMembers(ms []world.Member) []api.WorldMember {
-	out := make([]api.WorldMember, 0, len(ms))
-	for _, m := range ms {
-		out = append(out, worldMember(m))
-	}
-	return out
-}
-
-// worldMembersGet lists the members, or with ?watch=true sends api.WorldMemberEvents.
-func worldMembersGet(r *request) response {
-	watching, err := r.watching()
-	if err != nil {
-		return fail(err)
-	}
-	ms, err := r.svc.World.Members(r.Context())
-	if err != nil {
-		return fail(err)
-	}
-	if !watching {
-		return reply(worldMembers(ms))
-	}
-	ctx, cancel := context.WithCancel(r.Context())
-	events, err := r.svc.World.WatchMembers(ctx)
-	if err != nil {
-		cancel()
-		return fail(err)
-	}
-	return stream(func(rw http.ResponseWriter, _ *http.Request) {
-		defer func() {
-			cancel()
-			for range events { // until its end
-			}
-		}()
-		out := newLines(rw)
-		t := time.NewTicker(aliveEvery)
-		defer t.Stop()
-		for {
-			var err error
-			select {
-			case e, ok := <-events:
-				if !ok {
-					return
-				}
-				err = out.send(memberEvent(r.srv.d.Clock.Now(), e))
-			case <-t.C:
-				err = out.alive()
-			}
-			if err != nil {
-				return // the client is gone
-			}
-		}
-	})
-}
-
-func memberEvent(now time.Time, e world.MemberEvent) api.WorldMemberEvent {
-	out := api.WorldMemberEvent{Time: now, Change: string(e.Change), Members: worldMembers(e.Members)}
-	if e.Change != "" {
-		m := worldMember(e.Member)
-		out.Member = &m
-	}
-	if e.Err != nil {
-		out.Error = e.Err.Error()
-	}
-	return out
 }

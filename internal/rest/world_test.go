@@ -171,3 +171,165 @@ func TestNoWorld(t *testing.T) {
 	w := start(t)
 	w.want(w.do("GET", "/1.0/world", nil), 501, "not implemented")
 }
+
+func TestWorldExportsOverHTTP(t *testing.T) {
+	w, c, other := withWorld(t)
+	ctx := t.Context()
+	set := func(want bool, post api.WorldExportsPost) {
+		t.Helper()
+		if changed, err := c.SetWorldExports(ctx, post); changed != want || err != nil {
+			t.Errorf("changed %v: %v", changed, err)
+		}
+	}
+	e := func(name, to, value string) api.WorldExport {
+		return api.WorldExport{Kind: "k/1", Name: name, To: to, WorldData: api.WorldData{Value: value}}
+	}
+	set(true, api.WorldExportsPost{Exports: []api.WorldExport{e("a", "", "1"), e("b", "h2", "2")}})
+	set(false, api.WorldExportsPost{Exports: []api.WorldExport{e("a", "*", "1")}})
+	set(true, api.WorldExportsPost{Replace: true, Set: "s", Exports: []api.WorldExport{e("c", "h1", "3"), {Kind: "bin", Name: "x", WorldData: api.WorldData{Value: "/w==", Encoding: "base64"}}}})
+	names := func(o client.WorldExportsOptions) string {
+		t.Helper()
+		all, err := c.WorldExports(o).Get(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out := []string{}
+		for _, e := range all {
+			out = append(out, e.Name+">"+e.To+"="+e.Value)
+		}
+		return strings.Join(out, " ")
+	}
+	for _, tt := range []struct {
+		o    client.WorldExportsOptions
+		want string
+	}{
+		{client.WorldExportsOptions{}, "x>*=/w== a>*=1 c>h1=3"},
+		{client.WorldExportsOptions{All: true}, "x>*=/w== a>*=1 b>h2=2 c>h1=3"},
+		{client.WorldExportsOptions{Kinds: []string{"bin", "nope"}}, "x>*=/w=="},
+		{client.WorldExportsOptions{Kinds: []string{"bin", "k/1"}, Name: "c"}, "c>h1=3"},
+		{client.WorldExportsOptions{From: "h2"}, ""},
+		{client.WorldExportsOptions{To: "h2", All: true}, "b>h2=2"},
+	} {
+		if got := names(tt.o); got != tt.want {
+			t.Errorf("%+v: %q, want %q", tt.o, got, tt.want)
+		}
+	}
+	if rs, err := other.ResCollect(ctx, []shoalworld.Filter{{Kind: "bin"}}); err != nil || len(rs) != 1 || rs[0].Data != "\xff" {
+		t.Errorf("%+v %v", rs, err)
+	}
+	if changed, err := c.DeleteWorldExport(ctx, "k/1", "b", "h2"); !changed || err != nil {
+		t.Error(changed, err)
+	}
+	set(true, api.WorldExportsPost{Replace: true, Set: "s"})
+	if got := names(client.WorldExportsOptions{All: true}); got != "a>*=1" {
+		t.Errorf("%q", got)
+	}
+	seen := 0
+	err := c.WorldExports(client.WorldExportsOptions{Kinds: []string{"k/1"}}).Follow(ctx, func(all []api.WorldExport) error {
+		if seen++; seen > 1 {
+			return errEnough
+		}
+		_, err := other.ResExport(ctx, []shoalworld.Export{{Kind: "k/1", Name: "new"}})
+		return err
+	})
+	if !errors.Is(err, errEnough) {
+		t.Error(err)
+	}
+	w.want(w.do("POST", "/1.0/world/exports", `{"set":"x","exports":[]}`), 400, "a set is for replacing: say replace too, or no set")
+	w.want(w.do("POST", "/1.0/world/exports", `{"exports":[{"kind":"k"}]}`), 400, "name of an export is empty")
+	w.want(w.do("GET", "/1.0/world/exports?to=h9", nil), 400, `collect what is exported to "h9": allowed are "h1", "*" and nothing for both`)
+	w.want(w.do("GET", "/1.0/world/exports?"+strings.Repeat("kind=a&", 101), nil), 400, "")
+}
+
+func TestWorldDeploysOverHTTP(t *testing.T) {
+	w, c, other := withWorld(t)
+	ctx := t.Context()
+	w.want(w.do("GET", "/1.0/world/deploys/latest", nil), 404, "there is no deploy yet")
+	add := func(post api.WorldDeploysPost) *api.WorldDeploy {
+		t.Helper()
+		d, err := c.AddWorldDeploy(ctx, post)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	one := add(api.WorldDeploysPost{WorldData: api.WorldData{Value: "/w==", Encoding: "base64"}, Hash: "a", Note: "n"})
+	two := add(api.WorldDeploysPost{WorldData: api.WorldData{Value: "two"}, ID: 2, PrevHash: "a"})
+	if one.ID != 1 || two.ID != 2 || two.Parent != one.Digest || one.Machine != "h1" || one.Size != 1 || one.Note != "n" {
+		t.Errorf("%+v, %+v", one, two)
+	}
+	if _, err := c.AddWorldDeploy(ctx, api.WorldDeploysPost{ID: 2}); client.StatusOf(err) != 409 || !strings.Contains(err.Error(), "the newest deploy is 2") {
+		t.Errorf("taken: %v", err)
+	}
+	if b, err := c.WorldDeployPayload(ctx, "1"); string(b) != "\xff" || err != nil {
+		t.Errorf("%q %v", b, err)
+	}
+	if d := add(api.WorldDeploysPost{RollbackOf: 1}); d.ID != 3 || d.RollbackOf != 1 || d.Hash != "a" {
+		t.Errorf("%+v", d)
+	}
+	if b, err := c.WorldDeployPayload(ctx, "latest"); string(b) != "\xff" || err != nil {
+		t.Errorf("%q %v", b, err)
+	}
+	if changed, err := c.SetWorldDeployStatus(ctx, "3", "failed", "why"); !changed || err != nil {
+		t.Error(changed, err)
+	}
+	seen := 0
+	err := c.WorldDeployStatus("3").Follow(ctx, func(all []api.WorldDeployStatus) error {
+		if seen++; seen > 1 {
+			if len(all) != 2 || all[1].Machine != "h2" || all[1].State != "running" {
+				t.Errorf("%+v", all)
+			}
+			return errEnough
+		}
+		if len(all) != 1 || all[0].Reason != "why" {
+			t.Errorf("%+v", all)
+		}
+		_, err := other.SetDeployStatus(ctx, 3, shoalworld.DeployRunning, "")
+		return err
+	})
+	if !errors.Is(err, errEnough) {
+		t.Error(err)
+	}
+	if n, err := c.PruneWorldDeploys(ctx, 1); n != 2 || err != nil {
+		t.Error(n, err)
+	}
+	if all, err := c.WorldDeploys().Get(ctx); err != nil || len(all) != 1 || all[0].ID != 3 {
+		t.Errorf("%+v %v", all, err)
+	}
+	if wd, err := c.World(ctx); err != nil || wd.Deploy != 3 || wd.Machine != "h1" {
+		t.Errorf("%+v %v", wd, err)
+	}
+	w.want(w.do("GET", "/1.0/world/deploys/1", nil), 404, "deploy 1 was pruned; the oldest left is 3")
+	w.want(w.do("GET", "/1.0/world/deploys/x", nil), 400, `Invalid deploy "x": must be a number from 1 on, or latest`)
+	w.want(w.do("DELETE", "/1.0/world/deploys", nil), 400, "")
+	w.want(w.do("POST", "/1.0/world/deploys", `{"rollback_of":3,"value":"x"}`), 400, "")
+	w.want(w.do("POST", "/1.0/world/deploys", `{"value":"x","author":{"key":"k","sig":"?"}}`), 400, "")
+}
+
+func TestWorldMachinesOverHTTP(t *testing.T) {
+	_, c, other := withWorld(t)
+	ctx := t.Context()
+	if _, err := other.Announce(ctx); err != nil {
+		t.Fatal(err)
+	}
+	ms, err := c.WorldMachines().Get(ctx)
+	if err != nil || len(ms) != 1 || ms[0].Name != "h2" || !ms[0].Up || ms[0].Grace != 24*3600 {
+		t.Errorf("%+v %v", ms, err)
+	}
+	if err := c.ForgetWorldMachine(ctx, "h2"); client.StatusOf(err) != 409 {
+		t.Errorf("forget a machine that is up: %v", err)
+	}
+	here, err := other.Announce(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := here.Leave(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.ForgetWorldMachine(ctx, "h2"); err != nil {
+		t.Error(err)
+	}
+	if ms, err := c.WorldMachines().Get(ctx); err != nil || len(ms) != 0 {
+		t.Errorf("%+v %v", ms, err)
+	}
+}
