@@ -79,8 +79,8 @@ func rules() map[string]rule {
 		"/1.0/storage-pools/{name}/volumes/{type}/{volume}": {read: inside, feature: project.Volumes, private: true},
 	}
 	// The World is the administrators': deploys and facts of all machines.
-	for _, path := range []string{"", "/strings", "/strings/{key}", "/string-maps", "/string-maps/{key}", "/members"} {
-		all["/1.0/world"+path] = rule{read: admin, write: admin}
+	for _, e := range worldEndpoints() {
+		all[e.path] = rule{read: admin, write: admin}
 	}
 	for prefix := range instancePrefixes {
 		all[prefix] = rule{read: inside, write: inside, spans: true}
