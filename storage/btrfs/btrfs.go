@@ -60,7 +60,7 @@ func (d *Driver) Info() driver.Info {
 	if unix.Uname(&u) == nil {
 		version = unix.ByteSliceToString(u.Release[:])
 	}
-	return driver.Info{Name: "btrfs", Version: version, Quotas: true}
+	return driver.Info{Name: "btrfs", Version: version, Quotas: true, Snapshots: true}
 }
 
 // Keys implements [driver.Driver].

@@ -16,6 +16,7 @@ const (
 	iocSubvolCreate   = 0x5000940e // _IOW(0x94, 14, 4096)
 	iocSnapDestroy    = 0x5000940f // _IOW(0x94, 15, 4096)
 	iocSnapDestroyV2  = 0x5000943f // _IOW(0x94, 63, 4096)
+	iocSnapCreateV2   = 0x50009417 // _IOW(0x94, 23, 4096)
 	iocResize         = 0x50009403 // _IOW(0x94, 3, 4096)
 	iocSync           = 0x9408     // _IO(0x94, 8)
 	iocTreeSearch     = 0xd0009411 // _IOWR(0x94, 17, 4096)
@@ -76,6 +77,23 @@ func createSubvolume(dir *os.File, name string) error {
 		return err
 	}
 	return ioctl(dir, iocSubvolCreate, unsafe.Pointer(a))
+}
+
+// snapshotSubvolume makes a writable snapshot of the subvolume src in dir, as of this moment: what was written to
+// it before the call is in it.
+func snapshotSubvolume(dir, src *os.File, name string) error {
+	var a struct {
+		fd             int64
+		transid, flags uint64
+		_              [4]uint64
+		name           [argsSize - 56]byte
+	}
+	if len(name) == 0 || len(name) > 255 {
+		return unix.ENAMETOOLONG
+	}
+	a.fd = int64(src.Fd())
+	copy(a.name[:], name)
+	return ioctl(dir, iocSnapCreateV2, unsafe.Pointer(&a))
 }
 
 // destroySubvolume removes a subvolume that has no other inside; the kernel gives its space back in the

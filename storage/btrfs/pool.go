@@ -53,13 +53,83 @@ func (p *pool) CreateVolume(_ context.Context, v driver.Volume, size int64) (boo
 			return false, err
 		}
 	}
-	err := p.Create(v, func(dir *os.File) error {
+	err := p.Create(v, p.prepare(size))
+	return err == nil, err
+}
+
+// prepare sets the limit of a volume that is being made.
+func (p *pool) prepare(size int64) func(dir *os.File) error {
+	return func(dir *os.File) error {
 		if size <= 0 {
 			return nil
 		}
 		return p.limit(dir, size)
+	}
+}
+
+// FillVolume implements [driver.Pool]; the limit holds from the first byte.
+func (p *pool) FillVolume(_ context.Context, v driver.Volume, size int64, fill func(dir *os.File) error) (bool, error) {
+	if size > 0 {
+		if err := p.fits(size); err != nil {
+			return false, err
+		}
+	}
+	err := p.Create(v, func(dir *os.File) error {
+		if err := p.prepare(size)(dir); err != nil {
+			return err
+		}
+		return fill(dir)
 	})
 	return err == nil, err
+}
+
+// CopyVolume implements [driver.Pool] with a snapshot. What a guest with btrfs of its own nested inside is an empty
+// directory in the copy, as in every snapshot of btrfs.
+func (p *pool) CopyVolume(_ context.Context, from, to driver.Volume, size int64, _ func(int64)) (bool, error) {
+	if size > 0 {
+		if err := p.fits(size); err != nil {
+			return false, err
+		}
+	}
+	err := p.Build(to, func(name string) error { return p.snapshot(name, from, size) })
+	return err == nil, err
+}
+
+// ReplaceVolume implements [driver.Pool].
+func (p *pool) ReplaceVolume(_ context.Context, from, to driver.Volume, size int64, _ func(int64)) (bool, error) {
+	if size > 0 {
+		if err := p.fits(size); err != nil {
+			return false, err
+		}
+	}
+	err := p.Replace(to, func(name string) error { return p.snapshot(name, from, size) })
+	return err == nil, err
+}
+
+// snapshot makes a snapshot of a volume under a name among the unfinished ones.
+func (p *pool) snapshot(name string, from driver.Volume, size int64) error {
+	src, err := p.OpenVolume(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	if sub, err := isSubvolume(src); err != nil || !sub {
+		return errors.Join(err, errs.Invalid("volume %s is not a subvolume", from))
+	}
+	parent, err := p.OpenUnfinished(".")
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	if err := snapshotSubvolume(parent, src, name); err != nil {
+		return fmt.Errorf("snapshot of volume %s: %w", from, err)
+	}
+	dir, err := p.OpenUnfinished(name)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return p.prepare(size)(dir)
 }
 
 // fits refuses limits that the whole pool could not hold. Limits may add up to more than the pool: they are limits,

@@ -102,6 +102,22 @@ func (p *pool) CreateVolume(_ context.Context, v driver.Volume, _ int64) (bool, 
 	return false, p.Create(v, nil)
 }
 
+// FillVolume implements [driver.Pool]; no limit is enforced.
+func (p *pool) FillVolume(_ context.Context, v driver.Volume, _ int64, fill func(dir *os.File) error) (bool, error) {
+	return false, p.Create(v, fill)
+}
+
+// CopyVolume implements [driver.Pool]. It copies file by file and shares data where the filesystem can, so the copy is of one moment
+// only when nothing writes meanwhile.
+func (p *pool) CopyVolume(ctx context.Context, from, to driver.Volume, _ int64, progress func(int64)) (bool, error) {
+	return false, p.CopyByFile(ctx, from, to, nil, progress)
+}
+
+// ReplaceVolume implements [driver.Pool].
+func (p *pool) ReplaceVolume(ctx context.Context, from, to driver.Volume, _ int64, progress func(int64)) (bool, error) {
+	return false, p.Replace(to, func(name string) error { return p.BuildByFile(ctx, name, from, to, nil, progress) })
+}
+
 // SetSize implements [driver.Pool]; no limit is enforced.
 func (p *pool) SetSize(_ context.Context, v driver.Volume, _ int64) (bool, error) {
 	there, err := p.Exists(v)

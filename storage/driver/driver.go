@@ -22,7 +22,10 @@ package driver
 
 import (
 	"context"
+	"os"
 	"strings"
+
+	"github.com/google/uuid"
 
 	"github.com/shoal-project/shoal/api"
 	"github.com/shoal-project/shoal/internal/errs"
@@ -50,6 +53,9 @@ type Info struct {
 	Name    string
 	Version string
 	Quotas  bool // CreateVolume and SetSize enforce limits in every pool of this driver
+	// Snapshots says that CopyVolume and ReplaceVolume take what they copy as it is at one moment. Where it is false, whoever
+	// writes to the volume must be stopped or frozen meanwhile.
+	Snapshots bool
 }
 
 // Spec is a pool as its driver needs it.
@@ -76,6 +82,16 @@ type Pool interface {
 	SetSize(ctx context.Context, v Volume, size int64) (enforced bool, err error)
 	// Usage returns the bytes that a volume uses. It may lag behind by some seconds.
 	Usage(ctx context.Context, v Volume) (int64, error)
+	// FillVolume makes a volume like CreateVolume and calls fill with its open directory before the volume has its name. When fill
+	// fails or the daemon dies, there is no volume.
+	FillVolume(ctx context.Context, v Volume, size int64, fill func(dir *os.File) error) (enforced bool, err error)
+	// CopyVolume makes to a copy of from, of which it is independent: a snapshot is a copy that nobody writes to. size is the
+	// limit of the copy in bytes (0: none). errs.Exists when there is a volume to. progress may be nil; it gets the
+	// bytes copied so far, where copying takes time.
+	CopyVolume(ctx context.Context, from, to Volume, size int64, progress func(int64)) (enforced bool, err error)
+	// ReplaceVolume puts a copy of from in the place of the volume to, in one step; the copy has the limit of size bytes.
+	// Nothing may use to. After a crash it is the old volume or the new one, whole.
+	ReplaceVolume(ctx context.Context, from, to Volume, size int64, progress func(int64)) (enforced bool, err error)
 	// RenameVolume moves a volume; nil when only the new name exists, errs.Exists when both do.
 	RenameVolume(ctx context.Context, from, to Volume) error
 	// DeleteVolume makes a volume disappear at once and gives its space back in the background; nil when there is none.
@@ -96,10 +112,11 @@ const (
 	Containers      Kind = "containers"
 	VirtualMachines Kind = "virtual-machines"
 	Custom          Kind = "custom"
+	Snapshots       Kind = "snapshots" // of volumes of every kind, by their own ids
 )
 
 // Kinds are all kinds.
-var kinds = []Kind{Containers, Custom, VirtualMachines}
+var kinds = []Kind{Containers, Custom, Snapshots, VirtualMachines}
 
 // Kinds returns all kinds in the order of their names.
 func Kinds() []Kind { return append([]Kind(nil), kinds...) }
@@ -125,6 +142,15 @@ func CustomVolume(project api.ProjectName, name api.VolumeName) Volume {
 	return Volume{Custom, project.String() + "_" + name.String()}
 }
 
+// SnapshotVolume names a snapshot by its id, a UUID that lasts as long as the snapshot: renaming or moving what it is a
+// snapshot of touches no file. Invalid when the id is none.
+func SnapshotVolume(id string) (Volume, error) {
+	if u, err := uuid.Parse(id); err != nil || u.String() != id {
+		return Volume{}, errs.Invalid("%q is not the id of a snapshot", id)
+	}
+	return Volume{Snapshots, id}, nil
+}
+
 // Kind returns the kind of the volume.
 func (v Volume) Kind() Kind { return v.kind }
 
@@ -136,6 +162,9 @@ func (v Volume) String() string { return string(v.kind) + "/" + v.name }
 
 // Listed returns the volume that a directory found in a pool stands for.
 func Listed(kind Kind, dir string) (Volume, error) {
+	if kind == Snapshots {
+		return SnapshotVolume(dir)
+	}
 	project, name := "", dir
 	if i := strings.IndexByte(dir, '_'); i >= 0 {
 		project, name = dir[:i], dir[i+1:]

@@ -134,7 +134,11 @@ func (t *Tree) Create(v Volume, prepare func(dir *os.File) error) error {
 		return err
 	}
 	name := rand.Text()
-	err := t.build(name, v, prepare)
+	return t.enter(name, v, t.build(name, v, prepare))
+}
+
+// enter gives the tree that was made under a name in newDir the volume's, or throws it away when making it failed.
+func (t *Tree) enter(name string, v Volume, err error) error {
 	if err == nil {
 		err = t.renameNew(newDir+"/"+name, v)
 	}

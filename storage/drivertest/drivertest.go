@@ -37,6 +37,7 @@ func Run(t *testing.T, make func(t *testing.T) Subject) {
 		"volume life": volumeLife, "names": names, "rename": rename, "links are not followed": links,
 		"crash leftovers": leftovers, "deep and wide trees": deep, "limits": limits, "reopen": reopen,
 		"no disk, no pool": noDisk, "destroy twice": destroyTwice, "project volumes": listing,
+		"copies": copies, "restore": restore, "what a copy keeps": faithful, "fill": fillVolume,
 	}
 	for name, f := range tests {
 		t.Run(name, func(t *testing.T) {
