@@ -272,3 +272,41 @@ func TestUntrustedViewOfTheServer(t *testing.T) {
 	w.want(w.as(nil).do("GET", "/", nil), 200, "")
 	w.want(w.as(nil).do("GET", "/1.0/nope", nil), 404, "not found")
 }
+
+// TestSecretsOfOperations is S9 of the attacks: whoever looks at an operation does not see the secrets of its sockets, whatever they may see
+// else; a secret is good once.
+func TestSecretsOfOperations(t *testing.T) {
+	base := withInstances(t)
+	w := overTLS(t, base, *base.svc)
+	w.started()
+	creator := w.add(api.CertificatePut{Name: "creator"})
+	viewer := w.add(api.CertificatePut{Name: "viewer", Restricted: true, Projects: []string{"default"}})
+	me, other := w.as(&creator), w.as(&viewer)
+	a := me.do("POST", "/1.0/instances/c1/exec", `{"command":["cat"],"wait-for-websocket":true,"interactive":false}`)
+	w.want(a, 202, "")
+	var o api.Operation
+	a.into(t, &o)
+	secret := o.Metadata["fds"].(map[string]any)["0"].(string)
+	for name, v := range map[string]*world{"creator": me, "viewer": other, "socket": w.world} {
+		for _, path := range []string{a.Operation, "/1.0/operations?recursion=1"} {
+			if got := v.do("GET", path, nil); got.code != 200 || strings.Contains(string(got.raw), secret) {
+				t.Errorf("%s of %s: %d %s", path, name, got.code, got.raw)
+			}
+		}
+	}
+	dial := func(v *world, secret string) (*websocket.Conn, error) {
+		ws, _, err := websocket.Dial(t.Context(), v.base+a.Operation+"/websocket?secret="+secret, &websocket.DialOptions{HTTPClient: v.client})
+		return ws, err
+	}
+	if _, err := dial(other, "guess"); err == nil {
+		t.Error("a guess is accepted")
+	}
+	ws, err := dial(me, secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ws.CloseNow() }()
+	if _, err := dial(other, secret); err == nil {
+		t.Error("a secret is accepted twice")
+	}
+}
