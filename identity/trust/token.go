@@ -158,8 +158,20 @@ type Attempt struct {
 // Enrol adds the certificate of a client that brings a token or the trust password. The error is Denied, with the same text
 // whatever was wrong, but for a token that was right once and has expired; after too many attempts it has HTTP status 429.
 func (s *Service) Enrol(ctx context.Context, a Attempt) (api.Certificate, error) {
+	c, err := s.enrol(ctx, a)
+	if errs.Is(err, errs.Denied) { // as many lines as there are attempts, which are limited
+		s.d.Logger.Warn("a client did not become trusted", "address", a.Address.String(), "err", err)
+	}
+	return c, err
+}
+
+func (s *Service) enrol(ctx context.Context, a Attempt) (api.Certificate, error) {
 	if a.Peer == nil {
 		return api.Certificate{}, errs.Invalid("No client certificate provided")
+	}
+	now := s.d.Clock.Now()
+	if err := s.guess.allow(a.Address, now); err != nil {
+		return api.Certificate{}, err
 	}
 	if a.Put.Certificate != "" {
 		// Only who holds the key may have it trusted.
@@ -170,10 +182,6 @@ func (s *Service) Enrol(ctx context.Context, a Attempt) (api.Certificate, error)
 		if Fingerprint(cert) != Fingerprint(a.Peer) {
 			return api.Certificate{}, errs.Forbidden("not authorized")
 		}
-	}
-	now := s.d.Clock.Now()
-	if err := s.guess.allow(a.Address, now); err != nil {
-		return api.Certificate{}, err
 	}
 	if t, err := api.ParseCertificateToken(a.Password); err == nil {
 		return s.redeem(ctx, t.Secret, a.Peer)

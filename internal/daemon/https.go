@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/shoal-project/shoal/api"
@@ -20,10 +21,19 @@ const listenRetry = 5 * time.Second
 
 // httpsAPI is the API on TLS.
 type httpsAPI struct {
-	pair *tls.Certificate
-	mu   sync.Mutex // held while the address changes
-	srv  *rest.HTTPS
-	err  error // why it does not listen where it should
+	pair   *tls.Certificate
+	change sync.Mutex // held while the address changes, until the configuration says so
+	srv    atomic.Pointer[rest.HTTPS]
+	why    atomic.Pointer[string] // it does not listen where it should
+}
+
+func (h *httpsAPI) failed(err error) {
+	var why *string
+	if err != nil {
+		s := err.Error()
+		why = &s
+	}
+	h.why.Store(why)
 }
 
 // keypair reads the server's certificate, which the first start makes.
@@ -51,21 +61,20 @@ func (d *daemon) newTrust() (*trust.Service, error) {
 
 // addresses are host:port of the API, none when it does not listen.
 func (d *daemon) addresses() []string {
-	d.net.mu.Lock()
-	defer d.net.mu.Unlock()
-	if d.net.srv == nil {
-		return []string{}
+	if srv := d.net.srv.Load(); srv != nil {
+		return srv.Addresses()
 	}
-	return d.net.srv.Addresses()
+	return []string{}
 }
 
 // prepareConfig opens a new address before the configuration that names it is written, and goes back when that fails.
 func (d *daemon) prepareConfig(ctx context.Context, before, after map[string]string) (func(bool), error) {
-	d.net.mu.Lock()
-	undo := func(bool) { d.net.mu.Unlock() }
+	d.net.change.Lock()
+	undo := func(bool) { d.net.change.Unlock() }
+	srv := d.net.srv.Load()
 	addr, err := rest.ParseHTTPSAddress(after[config.HTTPSAddress])
-	if err == nil && d.net.srv != nil {
-		err = d.net.srv.Listen(ctx, addr)
+	if err == nil && srv != nil {
+		err = srv.Listen(ctx, addr)
 	}
 	if err != nil {
 		if before[config.HTTPSAddress] == after[config.HTTPSAddress] {
@@ -74,18 +83,17 @@ func (d *daemon) prepareConfig(ctx context.Context, before, after map[string]str
 		undo(false)
 		return nil, err
 	}
-	d.net.err = nil
+	d.net.failed(nil)
 	return func(written bool) {
-		defer d.net.mu.Unlock()
-		if written || d.net.srv == nil {
+		defer d.net.change.Unlock()
+		if written || srv == nil {
 			return
 		}
 		old, err := rest.ParseHTTPSAddress(before[config.HTTPSAddress])
 		if err == nil {
-			err = d.net.srv.Listen(context.WithoutCancel(ctx), old)
+			err = srv.Listen(context.WithoutCancel(ctx), old)
 		}
-		if err != nil {
-			d.net.err = err
+		if d.net.failed(err); err != nil {
 			d.log.Error("the API does not listen on its old address any more", "err", err)
 		}
 	}, nil
@@ -95,9 +103,7 @@ func (d *daemon) prepareConfig(ctx context.Context, before, after map[string]str
 func (d *daemon) startHTTPS(ctx context.Context) (func(context.Context) error, error) {
 	srv := rest.NewHTTPS(d.rest, d.net.pair)
 	stopRevoke := d.rooms.trust.OnRevoke(srv.Revoke)
-	d.net.mu.Lock()
-	d.net.srv = srv
-	d.net.mu.Unlock()
+	d.net.srv.Store(srv)
 	done := make(chan struct{})
 	if d.listen(ctx) {
 		close(done)
@@ -120,9 +126,7 @@ func (d *daemon) startHTTPS(ctx context.Context) (func(context.Context) error, e
 	}
 	return func(ctx context.Context) error {
 		stopRevoke()
-		d.net.mu.Lock()
-		d.net.srv = nil
-		d.net.mu.Unlock()
+		d.net.srv.Store(nil)
 		d.rest.CloseStreams()
 		err := srv.Close(ctx)
 		<-done
@@ -132,31 +136,31 @@ func (d *daemon) startHTTPS(ctx context.Context) (func(context.Context) error, e
 
 // listen opens the configured address and reports whether that went well.
 func (d *daemon) listen(ctx context.Context) bool {
-	d.net.mu.Lock()
-	defer d.net.mu.Unlock()
-	if d.net.srv == nil {
+	d.net.change.Lock()
+	defer d.net.change.Unlock()
+	srv := d.net.srv.Load()
+	if srv == nil {
 		return true
 	}
 	addr, err := rest.ParseHTTPSAddress(d.rooms.config.HTTPSAddress())
 	if err == nil {
-		err = d.net.srv.Listen(ctx, addr)
+		err = srv.Listen(ctx, addr)
 	}
-	if err != nil && d.net.err == nil {
+	if err != nil && d.net.why.Load() == nil {
 		d.log.Error("the API is not served on the network; it is tried again", "err", err, "after", listenRetry)
 	}
 	if err == nil && addr != "" {
 		d.log.Info("the API is served on the network", "address", addr)
 	}
-	d.net.err = err
+	d.net.failed(err)
 	return err == nil
 }
 
 // networkWarning says why the API is not where it should be, empty when it is.
 func (d *daemon) networkWarning() string {
-	d.net.mu.Lock()
-	defer d.net.mu.Unlock()
-	if d.net.err == nil {
+	why := d.net.why.Load()
+	if why == nil {
 		return ""
 	}
-	return fmt.Sprintf("the API is not served on %s: %v", d.rooms.config.HTTPSAddress(), d.net.err)
+	return fmt.Sprintf("the API is not served on %s: %s", d.rooms.config.HTTPSAddress(), *why)
 }

@@ -34,8 +34,10 @@ func RulePaths() []string { return slices.Sorted(maps.Keys(rules())) }
 // BodyProjects is what a restricted caller's JSON goes through.
 var BodyProjects = bodyProjects
 
-// Limit bounds the connections of h; call it before Listen.
+// Limit bounds the connections of h.
 func (h *HTTPS) Limit(total, strangers, perHost int) {
+	h.conns.mu.Lock()
+	defer h.conns.mu.Unlock()
 	h.conns.limits = limits{total, strangers, perHost}
 }
 

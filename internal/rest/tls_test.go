@@ -18,6 +18,7 @@ import (
 
 	"github.com/shoal-project/shoal/api"
 	"github.com/shoal-project/shoal/identity/trust"
+	"github.com/shoal-project/shoal/internal/clock"
 	"github.com/shoal-project/shoal/internal/rest"
 	"github.com/shoal-project/shoal/internal/state"
 )
@@ -64,10 +65,18 @@ type tlsWorld struct {
 	cert  tls.Certificate // of the server
 }
 
+// standing is a clock that stands still: attempts that were used up do not come back, however slow the test is.
+type standing struct {
+	clock.Clock
+	now time.Time
+}
+
+func (s standing) Now() time.Time { return s.now }
+
 // trustOver makes a trust store in which only the projects default, p1 and secret are known.
 func (w *tlsWorld) trustOver(db *state.DB, password string) *trust.Service {
 	w.t.Helper()
-	s, err := trust.New(trust.Deps{State: db, Logger: slog.New(slog.DiscardHandler), Fingerprint: trust.Fingerprint(w.cert.Leaf),
+	s, err := trust.New(trust.Deps{State: db, Logger: slog.New(slog.DiscardHandler), Clock: standing{clock.Real{}, time.Now()}, Fingerprint: trust.Fingerprint(w.cert.Leaf),
 		Addresses: func() []string { return w.https.Addresses() }, PasswordHash: func() string { return password }})
 	if err != nil {
 		w.t.Fatal(err)
