@@ -118,6 +118,7 @@ func (n *Node) attend(m *Member) {
 		poke(n.wake)
 		select {
 		case <-m.etcd.Server.LeaderChangedNotify():
+			n.newLeader()
 		case <-m.Done():
 			n.fallen(m)
 			return

@@ -101,6 +101,8 @@ type Node struct {
 	view     View
 	peers    peers
 	session  *session
+	writes   context.Context // see Writes
+	lost     context.CancelFunc
 	changed  chan struct{} // closed and replaced when view, role or client change
 }
 
@@ -123,6 +125,7 @@ func Open(ctx context.Context, cfg NodeConfig) (*Node, error) {
 	}
 	n := &Node{cfg: cfg, log: cfg.Log, caller: newCaller(cfg.Certs), wake: make(chan struct{}, 1), publish: make(chan struct{}, 1), changed: make(chan struct{})}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.newLeader()
 	n.loadPeers()
 	id, ok, err := cfg.loadIdentity()
 	if err != nil {
@@ -267,6 +270,9 @@ func (n *Node) setView(v View) {
 	}
 	p := peers{Voters: v.voters(), All: all}
 	n.mu.Lock()
+	if was, is := n.view.leader(), v.leader(); was != "" && is != was && n.member == nil {
+		n.newLeaderLocked() // a machine with a copy knows by itself
+	}
 	n.view = v
 	moved := !slices.Equal(p.Voters, n.peers.Voters) || !slices.Equal(p.All, n.peers.All)
 	n.peers = p

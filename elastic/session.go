@@ -53,6 +53,30 @@ func (n *Node) Client(ctx context.Context) (*clientv3.Client, context.Context, e
 	}
 }
 
+// settle is how long writes may go on after a leader was elected, in parts of the election timeout: what the old one has passed on is committed by then.
+const settle = 5
+
+// Writes returns a context that ends when a write that is under way now has been lost with its leader, or nobody can tell: etcd says so after seven seconds only.
+func (n *Node) Writes() context.Context {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.writes
+}
+
+// newLeader gives up what was asked of the old one.
+func (n *Node) newLeader() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.newLeaderLocked()
+}
+
+func (n *Node) newLeaderLocked() {
+	if n.lost != nil {
+		time.AfterFunc(n.cfg.Election/settle, n.lost)
+	}
+	n.writes, n.lost = context.WithCancel(n.ctx)
+}
+
 // setMember makes m the copy of this machine, nil for none, and its client the one to use.
 func (n *Node) setMember(m *Member) {
 	n.mu.Lock()

@@ -64,6 +64,15 @@ func (v View) voters() (out []string) {
 	return out
 }
 
+func (v View) leader() string {
+	for _, m := range v.Members {
+		if m.Leader {
+			return m.Name
+		}
+	}
+	return ""
+}
+
 // ping is the leader's beat: it asks for the status and brings what has changed.
 type ping struct {
 	Cluster string `json:"cluster"`

@@ -16,6 +16,9 @@ import (
 type Source interface {
 	// Client returns a client and a context that ends when another takes its place. While there is none it waits, within ctx.
 	Client(ctx context.Context) (*clientv3.Client, context.Context, error)
+	// Writes returns a context that ends when those that are under way will not be answered any more: their leader is gone, and etcd would let them wait for
+	// seven seconds.
+	Writes() context.Context
 }
 
 // Switch implements kvstore.Backend over the clients of a source, with a [Backend] for each. A read, or what may be done twice, that is under way when
@@ -103,15 +106,22 @@ func (s *Switch) over(ctx context.Context, t *turn, err error) bool {
 }
 
 // once does what must not be done twice.
-func once[R any](ctx context.Context, s *Switch, f func(*turn) (R, error)) (R, error) {
+func once[R any](ctx context.Context, s *Switch, f func(context.Context, *turn) (R, error)) (R, error) {
 	t, err := s.turn(ctx)
 	if err != nil {
 		var none R
 		return none, err
 	}
-	r, err := f(t)
-	if s.over(ctx, t, err) && errors.Is(err, kvstore.ErrClosed) {
+	lost := s.src.Writes()
+	wctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(lost, cancel)()
+	r, err := f(wctx, t)
+	switch {
+	case s.over(ctx, t, err) && errors.Is(err, kvstore.ErrClosed):
 		err = fmt.Errorf("%w: the member that was used has stopped: %s", kvstore.ErrNoQuorum, err.Error())
+	case err != nil && wctx.Err() != nil && ctx.Err() == nil:
+		err = fmt.Errorf("%w: its leader has gone, and with it perhaps this write: %w", kvstore.ErrNoQuorum, err)
 	}
 	return r, err
 }
@@ -138,17 +148,20 @@ func (s *Switch) Range(ctx context.Context, r kvstore.Range) (kvstore.RangeResul
 
 // RangeStream implements kvstore.Streamer. It is not begun anew when the client changes: the caller has parts of it.
 func (s *Switch) RangeStream(ctx context.Context, r kvstore.Range, each func(kvstore.RangeResult) error) (h kvstore.Header, ok bool, err error) {
-	h, err = once(ctx, s, func(t *turn) (kvstore.Header, error) {
-		h, can, err := t.RangeStream(ctx, r, each)
-		ok = can
-		return h, err
-	})
+	t, err := s.turn(ctx)
+	if err != nil {
+		return h, false, err
+	}
+	h, ok, err = t.RangeStream(ctx, r, each)
+	if s.over(ctx, t, err) && errors.Is(err, kvstore.ErrClosed) {
+		err = fmt.Errorf("%w: the member that was read has stopped", kvstore.ErrNoQuorum)
+	}
 	return h, ok, err
 }
 
 // Txn implements kvstore.Backend.
 func (s *Switch) Txn(ctx context.Context, x kvstore.Txn) (kvstore.TxnResult, error) {
-	return once(ctx, s, func(t *turn) (kvstore.TxnResult, error) { return t.Txn(ctx, x) })
+	return once(ctx, s, func(ctx context.Context, t *turn) (kvstore.TxnResult, error) { return t.Txn(ctx, x) })
 }
 
 // Grant implements kvstore.Backend. A lease of which the caller does not hear runs out.
@@ -168,7 +181,7 @@ func (s *Switch) Revoke(ctx context.Context, id kvstore.LeaseID) error {
 
 // Compact implements kvstore.Backend.
 func (s *Switch) Compact(ctx context.Context, rev int64) error {
-	_, err := once(ctx, s, func(t *turn) (struct{}, error) { return struct{}{}, t.Compact(ctx, rev) })
+	_, err := once(ctx, s, func(ctx context.Context, t *turn) (struct{}, error) { return struct{}{}, t.Compact(ctx, rev) })
 	return err
 }
 

@@ -1,0 +1,152 @@
+package elastic_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/shoal-project/shoal/elastic"
+	"github.com/shoal-project/shoal/internal/testring"
+)
+
+// TestPausedLeader stops the leader's process for as long as it takes to be replaced, and lets it go on: it must not believe that it leads.
+func TestPausedLeader(t *testing.T) {
+	testring.Need(t, 2, testring.Root)
+	ms := newMachines(t, wan())
+	names := []string{"a", "b", "c", "d"}
+	ms.start(names...)
+	ms.untilTally("a", "3 voters, 1 standbys, 0 spares")
+	lead := ms.leader(names...)
+	through := "a"
+	if lead == "a" {
+		through = "b"
+	}
+	w := ms.write(through)
+	ms.until("a write", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return len(w.keys) > 20 })
+	w.reset()
+	ms.signal(lead, syscall.SIGSTOP)
+	ms.until("a replacement", func() bool {
+		for _, m := range ms.view(through).Members {
+			if m.Name == lead {
+				return m.Role == elastic.Spare
+			}
+		}
+		return false
+	})
+	paused := ms.status(lead).Name == "" // it does not answer
+	ms.signal(lead, syscall.SIGCONT)
+	ms.untilTally(through, "3 voters, 1 standbys, 0 spares")
+	gap, keys := w.end()
+	t.Logf("leader paused: longest time without a write %v", gap)
+	if !paused {
+		t.Error("the leader was not paused")
+	}
+	ms.allThere(lead, keys[max(0, len(keys)-200):]) // through the machine that was paused
+	if s := ms.status(lead); s.Leader {
+		t.Errorf("it still leads: %+v", s)
+	}
+}
+
+// TestKillAll has the power go out everywhere, in the middle of writes.
+func TestKillAll(t *testing.T) {
+	testring.Need(t, 2, testring.Root)
+	ms := newMachines(t, wan())
+	names := []string{"a", "b", "c", "d", "e", "f"}
+	ms.start(names...)
+	ms.untilTally("f", "3 voters, 2 standbys, 1 spares")
+	before := map[string]string{}
+	for _, n := range names {
+		before[n] = ms.status(n).Member
+	}
+	w := ms.write("f")
+	ms.until("writes", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return len(w.keys) > 100 })
+	for _, n := range names {
+		ms.kill(n)
+	}
+	_, keys := w.end()
+	begin := time.Now()
+	for _, n := range names {
+		ms.run(n)
+	}
+	ms.allThere("f", keys)
+	t.Logf("all %d acknowledged writes are there %v after the first start", len(keys), time.Since(begin))
+	ms.untilTally("f", "3 voters, 2 standbys, 1 spares")
+	for _, n := range names {
+		if got := ms.status(n).Member; got != before[n] {
+			t.Errorf("%s was member %q and is %q", n, before[n], got)
+		}
+	}
+}
+
+// TestKillWhileJoining kills a machine again and again while it gets its copy, and while it loses it.
+func TestKillWhileJoining(t *testing.T) {
+	testring.Need(t, 2, testring.Root)
+	ms := newMachines(t, wan())
+	ms.start("a", "b")
+	ms.untilTally("a", "1 voters, 1 standbys, 0 spares")
+	ms.must("a", "/put?k=k&v=v")
+	for i := range 12 {
+		if i%2 == 0 {
+			ms.must("a", "/put?k="+elastic.StandbysKey+"&v=0") // its copy goes
+		} else {
+			ms.must("a", "/put?k="+elastic.StandbysKey+"&v=2") // and comes back
+		}
+		time.Sleep(time.Duration(i*9) * time.Millisecond) // somewhere in it
+		ms.kill("b")
+		ms.run("b")
+	}
+	ms.must("a", "/put?k="+elastic.StandbysKey+"&v=2")
+	ms.untilTally("a", "1 voters, 1 standbys, 0 spares")
+	ms.until("b has its copy", func() bool { s := ms.status("b"); return s.Role == elastic.Standby && s.Quorum })
+	if got := ms.must("b", "/get?k=k"); got != `"v"` {
+		t.Errorf("k is %s", got)
+	}
+	if old, _ := filepath.Glob(filepath.Join(ms.all["b"].cfg.Dir, "db", "etcd.old-*")); len(old) == 0 || len(old) > 2 {
+		t.Errorf("old data: %v", old)
+	}
+}
+
+// TestLostMajorityAndDisks kills two of three voters and wipes their disks: one recovers, they begin anew.
+func TestLostMajorityAndDisks(t *testing.T) {
+	testring.Need(t, 2, testring.Root)
+	ms := newMachines(t, wan())
+	ms.start("a", "b", "c")
+	ms.untilTally("c", "3 voters, 0 standbys, 0 spares")
+	w := ms.write("c")
+	ms.until("writes", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return len(w.keys) > 100 })
+	_, keys := w.end()
+	for _, n := range []string{"a", "b"} {
+		ms.kill(n)
+		if err := os.RemoveAll(filepath.Join(ms.all[n].cfg.Dir, "db")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := ms.ask("c", "/put?k=k&v=v", 2*time.Second); err == nil {
+		t.Fatal("a write without a majority")
+	}
+	ms.kill("c") // the survivor too: it is recovered from its disk
+	ms.run("c")
+	begin := time.Now()
+	ms.must("c", "/recover")
+	t.Logf("recovered after %v", time.Since(begin))
+	ms.allThere("c", keys)
+	for _, n := range []string{"a", "b"} {
+		ms.run(n)
+		if s := ms.status(n); s.Running {
+			t.Errorf("%s begins with %+v", n, s)
+		}
+		if _, err := ms.ask(n, "/join?via="+ms.all["c"].cfg.Address, 20*time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ms.untilTally("c", "3 voters, 0 standbys, 0 spares")
+	ms.allThere("a", keys[:10])
+	for _, n := range []string{"a", "b", "c"} {
+		if log := ms.all[n].log.String(); strings.Contains(log, "panic") {
+			t.Errorf("%s:\n%s", n, log)
+		}
+	}
+}
