@@ -297,3 +297,24 @@ func TestRestoredDiskOfAMember(t *testing.T) {
 		t.Errorf("k is %q", got)
 	}
 }
+
+// TestDomainsAreSpread begins with three voters in one failure domain and lets machines of two others in.
+func TestDomainsAreSpread(t *testing.T) {
+	f := newFleet(t, func(c *elastic.NodeConfig) {
+		c.Domain = map[string]string{"a": "x", "b": "x", "c": "x", "d": "y", "e": "z"}[c.Name]
+	})
+	f.start("a", "b", "c")
+	f.untilTally("a", "3 voters, 0 standbys, 0 spares")
+	f.start("d", "e")
+	f.until("a voter in each domain", func() bool {
+		v, _ := f.nodes["e"].Members()
+		domains := map[string]int{}
+		for _, m := range v.Members {
+			if m.Role == elastic.Voter {
+				domains[m.Domain]++
+			}
+		}
+		return len(domains) == 3 && f.tally("e") == "3 voters, 2 standbys, 0 spares"
+	})
+	f.put("d", "k", "v")
+}

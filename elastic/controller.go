@@ -36,8 +36,8 @@ type controller struct {
 // sighting is what is known of a machine. A new leader knows nothing: until Offline has passed nobody is dead.
 type sighting struct {
 	rec    record
-	since  time.Time
-	last   time.Time // of its last answer; zero: none yet
+	last   time.Time     // of its last answer; zero: none yet
+	silent time.Duration // for which it was asked and has not answered; the time in which this process did not run is none of it
 	status Status
 	orders int // sent; an answer to a question from before the last order is not listened to
 	kick   chan struct{}
@@ -199,11 +199,12 @@ func (c *controller) peer(r record, m *membership.Member, now time.Time) Peer {
 	if s == nil {
 		return p
 	}
+	p.Online = s.silent < c.n.cfg.Offline
 	if s.last.IsZero() {
-		p.Online, p.Running = now.Sub(s.since) < c.n.cfg.Offline, true
+		p.Running = true
 		return p
 	}
-	p.Online, p.Fresh = now.Sub(s.last) < c.n.cfg.Offline, now.Sub(s.last) < max(2*time.Second, 2*c.n.cfg.Ping)
+	p.Fresh = now.Sub(s.last) < max(2*time.Second, 2*c.n.cfg.Ping)
 	p.Running = s.status.Running && (s.status.Member == "" || s.status.Member == id)
 	return p
 }
@@ -253,7 +254,7 @@ func (c *controller) attendTo(recs map[string]record) {
 			continue
 		}
 		ctx, cancel := context.WithCancel(c.ctx)
-		s := &sighting{rec: r, since: time.Now(), kick: make(chan struct{}, 1), stop: cancel}
+		s := &sighting{rec: r, kick: make(chan struct{}, 1), stop: cancel}
 		c.seen[name] = s
 		c.wg.Go(func() { c.ask(ctx, s) })
 	}
@@ -261,6 +262,8 @@ func (c *controller) attendTo(recs map[string]record) {
 
 // ask pings a machine until ctx ends.
 func (c *controller) ask(ctx context.Context, s *sighting) {
+	const patience = time.Second
+	before := time.Now()
 	for {
 		id := c.n.identity()
 		c.mu.Lock()
@@ -270,21 +273,24 @@ func (c *controller) ask(ctx context.Context, s *sighting) {
 		}
 		c.mu.Unlock()
 		var st Status
-		pctx, cancel := context.WithTimeout(ctx, time.Second)
+		pctx, cancel := context.WithTimeout(ctx, patience)
 		err := c.n.caller.call(pctx, s.rec.Address, "ping", p, &st)
 		cancel()
+		now := time.Now()
+		c.mu.Lock()
 		if err == nil && st.ID == s.rec.ID {
-			c.mu.Lock()
-			now := time.Now()
 			if s.orders == orders {
 				if now.Sub(s.last) > 2*c.n.cfg.Ping || s.status.Running != st.Running || s.status.Member != st.Member {
 					poke(c.n.wake)
 				}
 				s.status = st
 			}
-			s.last = now
-			c.mu.Unlock()
+			s.last, s.silent = now, 0
+		} else if s.silent += min(now.Sub(before), c.n.cfg.Ping+patience); s.silent >= c.n.cfg.Offline {
+			poke(c.n.wake)
 		}
+		c.mu.Unlock()
+		before = now
 		select {
 		case <-time.After(c.n.cfg.Ping):
 		case <-s.kick:

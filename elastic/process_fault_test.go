@@ -150,3 +150,42 @@ func TestLostMajorityAndDisks(t *testing.T) {
 		}
 	}
 }
+
+// TestPausedHost stops all processes for longer than after which a machine counts as dead, as a host does that suspends its virtual machines: nobody was dead.
+func TestPausedHost(t *testing.T) {
+	testring.Need(t, 2, testring.Root)
+	ms := newMachines(t, wan())
+	names := []string{"a", "b", "c", "d"}
+	ms.start(names...)
+	ms.untilTally("a", "3 voters, 1 standbys, 0 spares")
+	before := map[string]string{}
+	for _, n := range names {
+		before[n] = ms.status(n).Member
+	}
+	for range 3 {
+		for _, n := range names {
+			ms.signal(n, syscall.SIGSTOP)
+		}
+		time.Sleep(ms.base.Offline + time.Second) // what is tested is that this time passes
+		for _, n := range names {
+			ms.signal(n, syscall.SIGCONT)
+		}
+		ms.must("a", "/put?k=k&v=v")
+		lead := ms.leader(names...)
+		ms.until("the leader has heard all", func() bool {
+			v := ms.view(lead)
+			online := 0
+			for _, m := range v.Members {
+				if m.Online {
+					online++
+				}
+			}
+			return online == 4
+		})
+	}
+	for _, n := range names {
+		if got := ms.status(n).Member; got != before[n] {
+			t.Errorf("%s was member %s and is %q", n, before[n], got)
+		}
+	}
+}

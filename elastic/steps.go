@@ -65,7 +65,7 @@ func (c *controller) add(r record, rev int64) error {
 	cancel()
 	<-nudged
 	if err == nil {
-		c.heard(r.Name, func(s *sighting) { s.last, s.status = time.Now(), st })
+		c.heard(r.Name, func(s *sighting) { s.last, s.silent, s.status = time.Now(), 0, st })
 		return nil
 	}
 	ctx, cancel = context.WithTimeout(c.ctx, changeTime)
