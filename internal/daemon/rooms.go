@@ -23,6 +23,7 @@ import (
 	"github.com/shoal-project/shoal/network"
 	"github.com/shoal-project/shoal/storage"
 	"github.com/shoal-project/shoal/world"
+	"github.com/shoal-project/shoal/world/scheduler"
 )
 
 // rooms are the services of this daemon. Each field is set by the service that makes it, before the next one starts.
@@ -32,6 +33,7 @@ type rooms struct {
 	config    *config.Service
 	projects  *project.Service
 	world     *world.World
+	scheduler *scheduler.Scheduler
 	trust     *trust.Service
 	storage   *storage.Service
 	images    *image.Service
@@ -48,6 +50,7 @@ func (d *daemon) services() []lifecycle.Service {
 		{Name: "database", Run: d.runDatabase, StartBudget: d.databaseBudget()},
 		part("operations", d.startOperations),
 		part("world", d.startWorld),
+		part("scheduler", d.startScheduler),
 		part("storage", d.startStorage),
 		{Name: "images", Run: part("images", d.startImages).Run, StopBudget: time.Minute},
 		part("networks", d.startNetworks),
@@ -220,6 +223,7 @@ func (d *daemon) open() {
 		Networks:   d.rooms.networks,
 		Storage:    d.rooms.storage,
 		World:      d.rooms.world,
+		Scheduler:  d.rooms.scheduler,
 		Warnings:   d.warnings,
 		Resources:  hostResources,
 	})

@@ -7,6 +7,7 @@ import (
 
 	"github.com/shoal-project/shoal/identity/nodekey"
 	"github.com/shoal-project/shoal/world"
+	"github.com/shoal-project/shoal/world/scheduler"
 )
 
 // startWorld opens the World over the daemon's database and says there that this machine is up.
@@ -104,4 +105,26 @@ func (e *embedded) Members(context.Context) ([]world.Member, error) {
 		return nil, err
 	}
 	return []world.Member{{ID: id, Name: h.Name, Leader: h.IsLeader}}, nil
+}
+
+// startScheduler has this machine stand by to compute the World's schedules.
+func (d *daemon) startScheduler(ctx context.Context) (func(context.Context) error, error) {
+	s, err := scheduler.New(scheduler.Deps{KV: (*d.database.Load()).client(), Namespace: d.rooms.world.Namespace(), Host: d.rooms.world.Machine(), Log: d.log})
+	if err != nil {
+		return nil, err
+	}
+	d.rooms.scheduler = s
+	rctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	ran := make(chan struct{})
+	go func() {
+		defer close(ran)
+		if err := s.Run(rctx); err != nil {
+			d.log.Error("schedules are not computed any more", "err", err)
+		}
+	}()
+	return func(ctx context.Context) error {
+		cancel()
+		<-ran
+		return s.Close(ctx)
+	}, nil
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/shoal-project/shoal/internal/errs"
 	"github.com/shoal-project/shoal/internal/op"
 	"github.com/shoal-project/shoal/world"
+	"github.com/shoal-project/shoal/world/scheduler"
 )
 
 // HeaderTimeout is how long a client may take to send its request's header.
@@ -53,6 +54,7 @@ type Services struct {
 	Networks   NetworkService
 	Storage    StorageService
 	World      *world.World
+	Scheduler  *scheduler.Scheduler
 	Warnings   func() []api.Warning
 	Resources  func() (any, error)
 }

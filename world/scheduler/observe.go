@@ -9,6 +9,7 @@ import (
 
 	"github.com/shoal-project/shoal/internal/errs"
 	"github.com/shoal-project/shoal/kvstore"
+	"github.com/shoal-project/shoal/world/watch"
 )
 
 // Result is who is chosen, as of one revision of the store. Everybody who has the result of a revision has the same.
@@ -149,3 +150,16 @@ func (o *Observer) Close() {
 
 // errDeleted ends a place whose schedule was deleted.
 func errDeleted(name string) error { return errs.NotFound("schedule %q was deleted", name) }
+
+// Watch says when anything about a schedule may have changed, for who reads it with [Scheduler.Get].
+func (s *Scheduler) Watch(ctx context.Context, name string) (*watch.Watch, error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	return watch.New(ctx, watch.Own(s.d.KV), watch.Prefix(s.keys.schedule(name)))
+}
+
+// WatchAll says when anything about any schedule may have changed, for who reads them with [Scheduler.List].
+func (s *Scheduler) WatchAll(ctx context.Context) (*watch.Watch, error) {
+	return watch.New(ctx, watch.Own(s.d.KV), watch.Prefix(s.keys.all()))
+}

@@ -58,6 +58,9 @@ func New(d Deps) (*Scheduler, error) {
 	return s, nil
 }
 
+// Host is this machine's name.
+func (s *Scheduler) Host() string { return s.d.Host }
+
 // Close closes the places that are open (see [Place.Close]) and returns when nothing of the scheduler runs any more, observers too.
 func (s *Scheduler) Close(ctx context.Context) error {
 	s.mu.Lock()
@@ -179,7 +182,7 @@ func (s *Scheduler) Get(ctx context.Context, name string) (Schedule, error) {
 		return Schedule{}, fmt.Errorf("read schedule %q: %w", name, err)
 	}
 	if b.at[name] == nil {
-		return Schedule{}, errs.NotFound("schedule %q", name)
+		return Schedule{}, errs.NotFound("schedule %q does not exist", name)
 	}
 	return b.view(name, rev), nil
 }
@@ -246,9 +249,9 @@ func (s *Scheduler) Delete(ctx context.Context, name string, force bool) error {
 		if n := len(hosts); n > 5 {
 			hosts = append(hosts[:5], fmt.Sprintf("and %d more", n-5))
 		}
-		return errs.Busy("schedule %q: hosts take part: %s", name, strings.Join(hosts, ", "))
+		return errs.Busy("schedule %q is in use, hosts take part: %s (force deletes it all the same)", name, strings.Join(hosts, ", "))
 	case r.Results[0].Deleted == 0:
-		return errs.NotFound("schedule %q", name)
+		return errs.NotFound("schedule %q does not exist", name)
 	}
 	return nil
 }
