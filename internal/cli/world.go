@@ -15,7 +15,7 @@ import (
 
 func (a *app) cmdWorld() *cobra.Command {
 	cmd := group("world", "Share facts, deploys and files between machines",
-		a.worldDeploy(), a.worldExport(), a.worldInfo(), a.worldMachine(), a.worldMap(), a.worldMember(), a.worldSchedule(), a.worldString())
+		a.worldDeploy(), a.worldExport(), a.worldFS(), a.worldInfo(), a.worldMachine(), a.worldMap(), a.worldMember(), a.worldSchedule(), a.worldString())
 	cmd.Long = `Share facts, deploys and files between machines
 
 The World is what all machines of a cluster see: strings, string maps with an entry for each machine, resources that one

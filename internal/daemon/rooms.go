@@ -23,24 +23,27 @@ import (
 	"github.com/shoal-project/shoal/network"
 	"github.com/shoal-project/shoal/storage"
 	"github.com/shoal-project/shoal/world"
+	"github.com/shoal-project/shoal/world/fs"
 	"github.com/shoal-project/shoal/world/scheduler"
 )
 
 // rooms are the services of this daemon. Each field is set by the service that makes it, before the next one starts.
 type rooms struct {
-	db        *state.DB
-	ops       *op.Registry
-	config    *config.Service
-	projects  *project.Service
-	world     *world.World
-	scheduler *scheduler.Scheduler
-	trust     *trust.Service
-	storage   *storage.Service
-	images    *image.Service
-	networks  *network.Service
-	drivers   []driver.Driver // of instances
-	instances *instance.Service
-	profiles  *profile.Service
+	db          *state.DB
+	ops         *op.Registry
+	config      *config.Service
+	projects    *project.Service
+	world       *world.World
+	worldFS     *fs.Store
+	worldMounts worldMounts
+	scheduler   *scheduler.Scheduler
+	trust       *trust.Service
+	storage     *storage.Service
+	images      *image.Service
+	networks    *network.Service
+	drivers     []driver.Driver // of instances
+	instances   *instance.Service
+	profiles    *profile.Service
 }
 
 // services are the parts in the order of their start.
@@ -50,6 +53,7 @@ func (d *daemon) services() []lifecycle.Service {
 		{Name: "database", Run: d.runDatabase, StartBudget: d.databaseBudget()},
 		part("operations", d.startOperations),
 		part("world", d.startWorld),
+		part("shared file system", d.startWorldFS),
 		part("scheduler", d.startScheduler),
 		part("storage", d.startStorage),
 		{Name: "images", Run: part("images", d.startImages).Run, StopBudget: time.Minute},
@@ -213,19 +217,21 @@ func (d *daemon) startInstances(ctx context.Context) (func(context.Context) erro
 // open opens the endpoints; all rooms are there.
 func (d *daemon) open() {
 	d.rest.SetReady(rest.Services{
-		Operations: d.rooms.ops,
-		Server:     d,
-		Trust:      d.rooms.trust,
-		Projects:   d.rooms.projects,
-		Instances:  d.rooms.instances,
-		Profiles:   d.rooms.profiles,
-		Images:     d.rooms.images,
-		Networks:   d.rooms.networks,
-		Storage:    d.rooms.storage,
-		World:      d.rooms.world,
-		Scheduler:  d.rooms.scheduler,
-		Warnings:   d.warnings,
-		Resources:  hostResources,
+		Operations:  d.rooms.ops,
+		Server:      d,
+		Trust:       d.rooms.trust,
+		Projects:    d.rooms.projects,
+		Instances:   d.rooms.instances,
+		Profiles:    d.rooms.profiles,
+		Images:      d.rooms.images,
+		Networks:    d.rooms.networks,
+		Storage:     d.rooms.storage,
+		World:       d.rooms.world,
+		WorldFS:     d.rooms.worldFS,
+		WorldMounts: d.rooms.worldMounts,
+		Scheduler:   d.rooms.scheduler,
+		Warnings:    d.warnings,
+		Resources:   hostResources,
 	})
 	d.opened.Store(true)
 }

@@ -18,6 +18,7 @@ func (s *Server) endpoints() []endpoint {
 		needs(func(s *Services) bool { return s.Networks != nil }, networkEndpoints()),
 		needs(func(s *Services) bool { return s.Storage != nil }, storageEndpoints()),
 		needs(func(s *Services) bool { return s.World != nil }, worldEndpoints()),
+		needs(func(s *Services) bool { return s.WorldFS != nil }, worldFSEndpoints()),
 		needs(func(s *Services) bool { return s.Scheduler != nil }, scheduleEndpoints()),
 		miscEndpoints(),
 	)

@@ -22,6 +22,7 @@ import (
 	"github.com/shoal-project/shoal/internal/errs"
 	"github.com/shoal-project/shoal/internal/op"
 	"github.com/shoal-project/shoal/world"
+	"github.com/shoal-project/shoal/world/fs"
 	"github.com/shoal-project/shoal/world/scheduler"
 )
 
@@ -44,19 +45,21 @@ type Deps struct {
 
 // Services is what the endpoints call. A nil service makes its endpoints answer 501.
 type Services struct {
-	Operations *op.Registry
-	Trust      TrustService // nil: nobody but the unix socket is trusted
-	Server     ServerService
-	Projects   ProjectService
-	Instances  *instance.Service
-	Profiles   *profile.Service
-	Images     *image.Service
-	Networks   NetworkService
-	Storage    StorageService
-	World      *world.World
-	Scheduler  *scheduler.Scheduler
-	Warnings   func() []api.Warning
-	Resources  func() (any, error)
+	Operations  *op.Registry
+	Trust       TrustService // nil: nobody but the unix socket is trusted
+	Server      ServerService
+	Projects    ProjectService
+	Instances   *instance.Service
+	Profiles    *profile.Service
+	Images      *image.Service
+	Networks    NetworkService
+	Storage     StorageService
+	World       *world.World
+	WorldFS     *fs.Store
+	WorldMounts WorldMounts
+	Scheduler   *scheduler.Scheduler
+	Warnings    func() []api.Warning
+	Resources   func() (any, error)
 }
 
 // Server is the HTTP handler. Safe for concurrent use.

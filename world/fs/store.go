@@ -111,7 +111,7 @@ func (s *Store) Open(ctx context.Context, name string) (*FS, error) {
 		return nil, fmt.Errorf("open volume %q: %w", name, err)
 	}
 	if !ok {
-		return nil, errs.Classify(errs.NotFoundClass, fmt.Errorf("volume %q: %w", name, syscall.ENOENT))
+		return nil, errs.Classify(errs.NotFoundClass, fmt.Errorf("there is no volume %q: %w", name, syscall.ENOENT))
 	}
 	vol, err := decodeVolume(kv.Value)
 	if err != nil {
