@@ -80,7 +80,7 @@ func rules() map[string]rule {
 		"/1.0/storage-pools/{name}/volumes/{type}/{volume}": {read: inside, feature: project.Volumes, private: true},
 	}
 	// The World is the administrators': deploys and facts of all machines.
-	for _, e := range slices.Concat(worldEndpoints(), scheduleEndpoints()) {
+	for _, e := range slices.Concat(worldEndpoints(), worldFSEndpoints(), scheduleEndpoints()) {
 		all[e.path] = rule{read: admin, write: admin}
 	}
 	for prefix := range instancePrefixes {

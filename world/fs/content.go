@@ -22,7 +22,18 @@ type content struct {
 	pages  map[int64]*page // those in memory, newer than sums if dirty
 	dirty  int             // number of dirty pages
 	recent [2]int64        // clean pages that are kept
+	last   int64           // chunk that was read last
+	ahead  *ahead          // the next one, if they are read one after the other
 	up     *upload
+}
+
+// ahead is a chunk that is read before it is asked for, in a goroutine.
+type ahead struct {
+	h    Hash
+	b    []byte
+	err  error
+	stop context.CancelFunc
+	done chan struct{}
 }
 
 // page is a chunk in memory. What data has not is zeros.
@@ -37,7 +48,7 @@ func newContent(ctx context.Context, v *view, n inode, up *upload) (*content, er
 	if err != nil {
 		return nil, err
 	}
-	c := &content{v: v, chunk: m.chunk, size: n.Size, sums: m.sums, pages: map[int64]*page{}, recent: [2]int64{-1, -1}, up: up}
+	c := &content{v: v, chunk: m.chunk, size: n.Size, sums: m.sums, pages: map[int64]*page{}, recent: [2]int64{-1, -1}, last: -2, up: up}
 	if len(n.Data) > 0 {
 		c.inline(n.Data)
 	}
@@ -59,7 +70,7 @@ func (c *content) page(ctx context.Context, i int64) (*page, error) {
 	}
 	p := &page{}
 	if i < int64(len(c.sums)) && c.sums[i] != (Hash{}) {
-		b, err := c.v.st.blob(ctx, c.sums[i], c.v.rev)
+		b, err := c.fetch(ctx, i)
 		if err != nil {
 			return nil, err
 		}
@@ -74,6 +85,44 @@ func (c *content) page(ctx context.Context, i int64) (*page, error) {
 	c.recent = [2]int64{c.recent[1], i}
 	c.pages[i] = p
 	return p, nil
+}
+
+// fetch reads a stored chunk, and begins to read the next one when the last one that was read is before this.
+func (c *content) fetch(ctx context.Context, i int64) ([]byte, error) {
+	mine := c.ahead
+	if mine != nil && mine.h != c.sums[i] {
+		c.end()
+		mine = nil
+	}
+	c.ahead = nil
+	if next := i + 1; i == c.last+1 && next < int64(len(c.sums)) && c.sums[next] != (Hash{}) {
+		a, st, rev := &ahead{h: c.sums[next], done: make(chan struct{})}, c.v.st, c.v.rev
+		actx, stop := context.WithCancel(ctx)
+		a.stop = stop
+		go func() {
+			defer close(a.done)
+			a.b, a.err = st.blob(actx, a.h, rev)
+		}()
+		c.ahead = a
+	}
+	c.last = i
+	if mine != nil {
+		<-mine.done
+		mine.stop()
+		if mine.err == nil {
+			return mine.b, nil
+		}
+	}
+	return c.v.st.blob(ctx, c.sums[i], c.v.rev)
+}
+
+// end stops reading ahead; nothing runs any more afterwards.
+func (c *content) end() {
+	if a := c.ahead; a != nil {
+		a.stop()
+		<-a.done
+		c.ahead = nil
+	}
 }
 
 // readAt fills p from off; short at the end of the content.

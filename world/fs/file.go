@@ -240,6 +240,9 @@ func (h *File) Abandon() {
 
 func (h *File) end() {
 	h.closed = true
+	if h.c != nil {
+		h.c.end()
+	}
 	if h.up != nil {
 		if err := h.up.release(context.WithoutCancel(h.ctx)); err != nil {
 			h.f.st.log.Debug("pins run out by themselves", "err", err)
