@@ -286,7 +286,7 @@ func (c *controller) ask(ctx context.Context, s *sighting) {
 				s.status = st
 			}
 			s.last, s.silent = now, 0
-		} else if s.silent += min(now.Sub(before), c.n.cfg.Ping+patience); s.silent >= c.n.cfg.Offline {
+		} else if s.silent += asked(now.Sub(before), c.n.cfg.Ping, patience); s.silent >= c.n.cfg.Offline {
 			poke(c.n.wake)
 		}
 		c.mu.Unlock()
@@ -298,6 +298,14 @@ func (c *controller) ask(ctx context.Context, s *sighting) {
 			return
 		}
 	}
+}
+
+// asked is how much of the time between two answers that did not come counts: where it is far longer than a question can take, this process did not run.
+func asked(elapsed, pause, patience time.Duration) time.Duration {
+	if elapsed > 2*(pause+patience) {
+		return pause
+	}
+	return elapsed
 }
 
 // heard takes the answer to an order for the machine's state.

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -78,7 +79,8 @@ func child() {
 	})
 	l, err := net.Listen("tcp", c.Address)
 	if err == nil {
-		n, err = elastic.Open(context.Background(), elastic.NodeConfig{Config: elastic.Config{Name: c.Name, Dir: filepath.Join(c.Dir, "db"), Tick: c.Tick, Election: c.Election},
+		n, err = elastic.Open(context.Background(), elastic.NodeConfig{Config: elastic.Config{Name: c.Name, Dir: filepath.Join(c.Dir, "db"), Tick: c.Tick, Election: c.Election,
+			Log: slog.New(slog.NewTextHandler(os.Stderr, nil))},
 			Listener: l, Address: c.Address, Certs: pki.In(c.Dir), API: mux, Ping: c.Ping, Offline: c.Offline, Targets: elastic.Targets{Voters: c.Voters, Standbys: c.Standbys}})
 	}
 	if err != nil {
