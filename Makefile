@@ -5,7 +5,7 @@ PREFIX ?= /usr/local
 GOFLAGS_BUILD = -trimpath -ldflags "-s -w"
 BINARIES = shoald shoal shoal-shim shoal-agent
 
-.PHONY: help build test test-ring1 test-ring2 demo demo-stop bench bench-kvstore check fmt fuzz install clean
+.PHONY: help build test test-ring1 test-ring2 demo demo-stop bench bench-kvstore bench-world check fmt fuzz install clean
 
 help: ## show this list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ bench: ## measure beside Debian's lxd and write docs/reference/performance.md
 
 bench-kvstore: ## measure the key-value layer and write docs/reference/performance-kvstore.md
 	OUT=docs/reference/performance-kvstore.md scripts/bench-kvstore
+
+bench-world: ## measure the World and write docs/reference/performance-world.md
+	OUT=docs/reference/performance-world.md scripts/bench-world
 
 check: ## check format, vet and the rules of the house, without running the tests
 	scripts/check
