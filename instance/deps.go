@@ -5,6 +5,7 @@ import (
 	"log/slog"
 
 	"github.com/shoal-project/shoal/api"
+	"github.com/shoal-project/shoal/instance/config"
 	"github.com/shoal-project/shoal/instance/driver"
 	"github.com/shoal-project/shoal/instance/profile"
 	"github.com/shoal-project/shoal/internal/clock"
@@ -21,11 +22,12 @@ type Deps struct {
 	Volumes  VolumeStore
 	Images   ImageStore
 	NICs     NICs
-	Guests   Guests      // optional: NICs when that can; else the state of an instance shows no network
-	Events   Events      // optional
-	Dir      string      // the daemon's state directory; instances/ and logs/ below it belong to this room
-	Member   string      // optional: this node's name in the cluster, default "none"
-	IDMaps   idmap.Range // optional: where instances' id blocks are cut from; zero: root's in /etc/subuid and /etc/subgid
+	Guests   Guests                      // optional: NICs when that can; else the state of an instance shows no network
+	Events   Events                      // optional
+	Dir      string                      // the daemon's state directory; instances/ and logs/ below it belong to this room
+	Member   string                      // optional: this node's name in the cluster, default "none"
+	IDMaps   idmap.Range                 // optional: where instances' id blocks are cut from; zero: root's in /etc/subuid and /etc/subgid
+	Machine  func() (config.Host, error) // optional: the memory and CPUs that limits refer to; nil: this machine's
 	Clock    clock.Clock
 	Logger   *slog.Logger
 }

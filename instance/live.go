@@ -9,7 +9,6 @@ import (
 
 	"github.com/shoal-project/shoal/api"
 	"github.com/shoal-project/shoal/instance/config"
-	"github.com/shoal-project/shoal/instance/driver"
 	"github.com/shoal-project/shoal/internal/errs"
 	"github.com/shoal-project/shoal/network"
 )
@@ -48,7 +47,7 @@ func (s *Service) applyExpanded(ctx context.Context, e *entry, r ref, old, now r
 	if err := s.applySize(ctx, r, before.devs.Root, after.devs.Root); err != nil || !runs {
 		return err
 	}
-	if err := s.applyLimits(ctx, now, before.cfg, after.cfg); err != nil {
+	if err := s.changeLimits(ctx, e, now.Type, after.cfg); err != nil {
 		return err
 	}
 	return s.applyNICs(ctx, r, pid, old, now, before.devs.NICs, after.devs.NICs)
@@ -102,33 +101,6 @@ func (s *Service) reserve(ctx context.Context, nic network.NIC) error {
 		return fmt.Errorf("device %q: %w", nic.Device, err)
 	}
 	return nil
-}
-
-func (s *Service) applyLimits(ctx context.Context, rec record, before, after api.Config) error {
-	host, err := hostLimits()
-	if err != nil {
-		return err
-	}
-	was, err := config.Limits(before, rec.ID, host)
-	if err != nil {
-		return err
-	}
-	is, err := config.Limits(after, rec.ID, host)
-	if err != nil {
-		return errs.Classify(errs.InvalidInput, err)
-	}
-	if was == is {
-		return nil
-	}
-	d, err := s.driverFor(rec.Type)
-	if err != nil {
-		return err
-	}
-	l, ok := d.(driver.Limiter)
-	if !ok {
-		return errs.Unsupported("limits of a running instance cannot be changed: stop it first")
-	}
-	return l.SetLimits(ctx, rec.ID, is)
 }
 
 // applyNICs detaches what went or changed and attaches what came or changed.

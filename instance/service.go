@@ -30,6 +30,7 @@ type Service struct {
 	dir     *fsroot.Root // Deps.Dir
 	ids     idmap.Range  // what instances' own id blocks are cut from
 	idsErr  error        // why there are none
+	cpus    cpuTable     // who runs where
 
 	ctx    context.Context // ends with Close; background work runs under it
 	cancel context.CancelFunc
@@ -45,6 +46,9 @@ func New(d Deps) (*Service, error) {
 		return nil, errs.Invalid("instance service: State, Profiles, Volumes, Images and NICs are needed")
 	case len(d.Drivers) == 0 || d.Dir == "" || d.Clock == nil || d.Logger == nil:
 		return nil, errs.Invalid("instance service: Drivers, Dir, Clock and Logger are needed")
+	}
+	if d.Machine == nil {
+		d.Machine = hostLimits
 	}
 	if d.Member == "" {
 		d.Member = "none"
@@ -156,6 +160,7 @@ func (s *Service) adopt(ctx context.Context) error {
 					e.status = api.Frozen
 				}
 				e.mu.Unlock()
+				s.adoptCPUs(e, d, f.CPUs)
 			case cutOff(f.Exit) && !s.isEphemeral(e):
 				// The host took it down, and us with it. It stays recorded as running, which is what autostart goes by.
 				e.set(api.Stopped)

@@ -118,6 +118,7 @@ func (s *Service) launch(ctx context.Context, e *entry, r *run) error {
 	e.mu.Lock()
 	r.pid, r.created = created.PID, time.Now()
 	e.mu.Unlock()
+	s.cpus.movable(e.id, d)
 	if err := s.attachAll(ctx, name, rec, x.devs.NICs, created.PID); err != nil {
 		return err
 	}
@@ -162,13 +163,9 @@ func (s *Service) spec(ctx context.Context, name ref, rec record, x expanded) (d
 	if err := s.ensureDirs(rec.ID, name); err != nil {
 		return driver.Spec{}, err
 	}
-	host, err := hostLimits()
+	limits, err := s.firstLimits(ctx, rec.ID, x.cfg)
 	if err != nil {
 		return driver.Spec{}, err
-	}
-	limits, err := config.Limits(x.cfg, rec.ID, host)
-	if err != nil {
-		return driver.Spec{}, errs.Classify(errs.InvalidInput, err)
 	}
 	spec := driver.Spec{
 		ID: rec.ID, Dir: s.runDir(rec.ID), LogDir: s.logDir(name), Hostname: name.name.String(), IDMap: rec.idmap(x),
@@ -277,6 +274,7 @@ func (s *Service) abandon(ctx context.Context, e *entry, r *run) {
 func (s *Service) tearDown(ctx context.Context, e *entry, r *run) error {
 	var err error
 	r.teardown.Do(func() {
+		s.releaseCPUs(ctx, e.id)
 		name := e.name()
 		var item record
 		item, err = s.store.modify(ctx, name, func(rec *record) error {

@@ -2,10 +2,7 @@ package config
 
 import (
 	"errors"
-	"fmt"
-	"hash/fnv"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,9 +19,9 @@ type Host struct {
 	CPUs        []int // online, ascending
 }
 
-// Limits turns checked configuration into what a driver gets. A number of CPUs becomes a set of that many, chosen by id,
-// so that instances spread over the host and an instance keeps its CPUs.
-func Limits(cfg api.Config, id string, host Host) (driver.Limits, error) {
+// Limits turns checked configuration into what a driver gets. chosen are the CPUs that [Balance] chose where limits.cpu is
+// a number; a set in limits.cpu must be of CPUs that the host has.
+func Limits(cfg api.Config, chosen []int, host Host) (driver.Limits, error) {
 	l := driver.Limits{MemoryBytes: table.Size(cfg, "limits.memory", host.MemoryBytes), Processes: table.Int(cfg, "limits.processes")}
 	a, err := parseAllowance(table.Get(cfg, "limits.cpu.allowance"))
 	if err != nil {
@@ -34,12 +31,8 @@ func Limits(cfg api.Config, id string, host Host) (driver.Limits, error) {
 	if cfg["limits.cpu.allowance"] != "" || cfg["limits.cpu.priority"] != "" {
 		l.CPUShares = shares(a.percent, table.Int(cfg, "limits.cpu.priority"))
 	}
-	if v := cfg["limits.cpu"]; v != "" {
-		if l.CPUs, err = pickCPUs(v, id, host.CPUs); err != nil {
-			return l, err
-		}
-	}
-	return l, nil
+	l.CPUs, err = cpuSet(cfg["limits.cpu"], chosen, host.CPUs)
+	return l, err
 }
 
 // shares are LXD's: the kernel's default of 1024 for 100 %, one less for each step of priority below 10.
@@ -85,75 +78,4 @@ func memory() schema.Type {
 		}
 		return err
 	})
-}
-
-func cpus() schema.Type {
-	return schema.Custom("CPUs", "a number of CPUs or a set such as 0-3,7", func(v string) error {
-		if n, err := strconv.ParseUint(v, 10, 16); err == nil {
-			if n == 0 {
-				return errors.New("must be at least 1")
-			}
-			return nil
-		}
-		_, err := ParseCPUSet(v)
-		return err
-	})
-}
-
-func pickCPUs(v, id string, online []int) (string, error) {
-	n, err := strconv.Atoi(v)
-	if err != nil {
-		want, err := ParseCPUSet(v)
-		if err != nil {
-			return "", err
-		}
-		for _, c := range want {
-			if !slices.Contains(online, c) {
-				return "", fmt.Errorf("limits.cpu: this host has no CPU %d (it has %s)", c, formatCPUs(online))
-			}
-		}
-		return formatCPUs(want), nil
-	}
-	if n >= len(online) {
-		return "", nil
-	}
-	h := fnv.New32a()
-	h.Write([]byte(id))
-	first := int(h.Sum32() % uint32(len(online)))
-	var set []int
-	for i := range n {
-		set = append(set, online[(first+i)%len(online)])
-	}
-	slices.Sort(set)
-	return formatCPUs(set), nil
-}
-
-// ParseCPUSet parses a set such as "0-3,7" into ascending numbers below 4096.
-func ParseCPUSet(v string) ([]int, error) {
-	bad := errors.New("must be a number of CPUs or a set such as 0-3,7")
-	var out []int
-	for _, part := range strings.Split(v, ",") {
-		a, b, isRange := strings.Cut(part, "-")
-		if !isRange {
-			b = a
-		}
-		lo, err1 := strconv.ParseUint(a, 10, 12)
-		hi, err2 := strconv.ParseUint(b, 10, 12)
-		if err1 != nil || err2 != nil || hi < lo || len(out) > 1<<13 {
-			return nil, bad
-		}
-		for c := lo; c <= hi; c++ {
-			out = append(out, int(c))
-		}
-	}
-	slices.Sort(out)
-	return slices.Compact(out), nil
-}
-
-func formatCPUs(set []int) string {
-	parts := make([]string, len(set))
-	for i, c := range set {
-		parts[i] = strconv.Itoa(c)
-	}
-	return strings.Join(parts, ",")
 }

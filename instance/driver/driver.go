@@ -148,8 +148,9 @@ type Recovered struct {
 	PID     int
 	Running bool
 	Frozen  bool
-	Started bool // false: Create finished, Start did not
-	Exit    Exit // when not Running
+	Started bool   // false: Create finished, Start did not
+	CPUs    string // of a running one: where it may run, as in [Limits]; empty: not known
+	Exit    Exit   // when not Running
 }
 
 // Deps is what every driver gets.

@@ -253,6 +253,16 @@ func (c Cgroups) freeze(ctx context.Context, want bool) error {
 	}
 }
 
+// cpus reads where the instance may run; empty when nothing was said or the host has no such controller.
+func (c Cgroups) cpus() string {
+	dir, ok := c["cpuset"]
+	if !ok {
+		dir = c[""]
+	}
+	b, _ := os.ReadFile(filepath.Join(dir, "cpuset.cpus"))
+	return strings.TrimSpace(string(b))
+}
+
 // Stats reads the instance's resource use; what the host does not count stays zero.
 func (c Cgroups) Stats() driver.Stats {
 	var s driver.Stats

@@ -77,6 +77,7 @@ func (d *Driver) recoverOne(ctx context.Context, spec driver.Spec) (driver.Recov
 	out.Running, out.PID, out.Started = true, r.init.PID, !r.waiting()
 	if c, err := r.cgroups(); err == nil {
 		out.Frozen, _ = c.frozen()
+		out.CPUs = c.cpus()
 	}
 	return out, nil
 }

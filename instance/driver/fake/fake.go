@@ -71,6 +71,16 @@ func (h *Host) IDs() []string {
 	return out
 }
 
+// Limits returns the limits that an instance runs with, zero when there is no such instance.
+func (h *Host) Limits(id string) driver.Limits {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if g := h.guests[id]; g != nil {
+		return g.spec.Limits
+	}
+	return driver.Limits{}
+}
+
 // Exit ends the instance's init as if it had ended by itself; nothing happens when it does not run.
 func (h *Host) Exit(id string, e driver.Exit) {
 	h.mu.Lock()
@@ -303,7 +313,7 @@ func (d *Driver) Recover(ctx context.Context) ([]driver.Recovered, error) {
 		d.h.mu.Lock()
 		defer d.h.mu.Unlock()
 		for id, g := range d.h.guests {
-			r := driver.Recovered{ID: id, PID: g.pid, Running: g.state != exited, Frozen: g.state == frozen, Started: g.started}
+			r := driver.Recovered{ID: id, PID: g.pid, Running: g.state != exited, Frozen: g.state == frozen, Started: g.started, CPUs: g.spec.Limits.CPUs}
 			if g.state == exited {
 				r.PID, r.Exit = 0, g.exit
 			}
