@@ -10,6 +10,7 @@ require (
 
 require (
 	github.com/hanwen/go-fuse/v2 v2.12.1 // indirect
+	github.com/robfig/cron/v3 v3.0.1 // indirect
 	github.com/spf13/afero v1.15.0 // indirect
 )
 

@@ -182,6 +182,25 @@ type InstanceSnapshot struct {
 	Size            int64    `json:"size" yaml:"size"`
 }
 
+// InstanceSnapshotsPost makes a snapshot.
+type InstanceSnapshotsPost struct {
+	Name      string `json:"name" yaml:"name"` // empty: made up from snapshots.pattern
+	Stateful  bool   `json:"stateful" yaml:"stateful"`
+	ExpiresAt *Time  `json:"expires_at" yaml:"expires_at"` // nil: by snapshots.expiry; the zero time: never
+}
+
+// InstanceSnapshotPut is the writable part of a snapshot.
+type InstanceSnapshotPut struct {
+	ExpiresAt Time `json:"expires_at" yaml:"expires_at"` // the zero time: never
+}
+
+// InstanceSnapshotPost renames a snapshot.
+type InstanceSnapshotPost struct {
+	Name      string `json:"name" yaml:"name"`
+	Migration bool   `json:"migration" yaml:"migration"`
+	Live      bool   `json:"live,omitempty" yaml:"live,omitempty"`
+}
+
 // InstanceBackup is an exported copy of an instance kept on the server.
 type InstanceBackup struct {
 	Name             string `json:"name" yaml:"name"`

@@ -86,6 +86,21 @@ func (c *Client) DeleteInstance(ctx context.Context, name string) (*Operation, e
 	return c.start(ctx, Request{Method: http.MethodDelete, Path: pathTo("instances", name)})
 }
 
+// CreateInstanceSnapshot makes a snapshot.
+func (c *Client) CreateInstanceSnapshot(ctx context.Context, name string, req api.InstanceSnapshotsPost) (*Operation, error) {
+	return c.start(ctx, Request{Method: http.MethodPost, Path: pathTo("instances", name, "snapshots"), Body: req})
+}
+
+// RestoreInstance puts an instance back to one of its snapshots.
+func (c *Client) RestoreInstance(ctx context.Context, name, snapshot string) (*Operation, error) {
+	return c.start(ctx, Request{Method: http.MethodPut, Path: pathTo("instances", name), Body: api.InstancePut{Restore: snapshot}})
+}
+
+// RenameInstanceSnapshot renames a snapshot.
+func (c *Client) RenameInstanceSnapshot(ctx context.Context, name, snapshot, to string) (*Operation, error) {
+	return c.start(ctx, Request{Method: http.MethodPost, Path: pathTo("instances", name, "snapshots", snapshot), Body: api.InstanceSnapshotPost{Name: to}})
+}
+
 // DeleteInstanceSnapshot deletes a snapshot.
 func (c *Client) DeleteInstanceSnapshot(ctx context.Context, name, snapshot string) (*Operation, error) {
 	return c.start(ctx, Request{Method: http.MethodDelete, Path: pathTo("instances", name, "snapshots", snapshot)})

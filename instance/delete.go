@@ -85,6 +85,9 @@ func (s *Service) destroy(ctx context.Context, e *entry) error {
 	if fp, err := api.ParseFingerprint(rec.Image); err == nil {
 		parts = append(parts, func() error { return s.d.Images.Release(ctx, fp, holder(rec.ID)) })
 	}
+	for _, it := range s.store.snapshotsOf(rec.ID) {
+		parts = append(parts, func() error { return s.destroySnapshot(ctx, it) })
+	}
 	parts = append(parts, func() error { return s.removeDirs(rec.ID, r) })
 	if err := errors.Join(append(problems, together(parts))...); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"github.com/shoal-project/shoal/internal/idmap"
 	"github.com/shoal-project/shoal/internal/state"
 	"github.com/shoal-project/shoal/network"
+	"github.com/shoal-project/shoal/storage"
 )
 
 // Deps is everything that the service needs. All fields without "optional" must be set.
@@ -47,6 +48,16 @@ type VolumeStore interface {
 	RenameRoot(ctx context.Context, pool api.PoolName, project api.ProjectName, from, to api.InstanceName) error
 	// DeleteRoot removes the layer; nil when there is none.
 	DeleteRoot(ctx context.Context, pool api.PoolName, project api.ProjectName, name api.InstanceName) error
+	// AtomicCopies reports whether the next three copy a root as of one moment; else a running instance is frozen meanwhile.
+	AtomicCopies(pool api.PoolName) (bool, error)
+	// SnapshotRoot keeps a copy of a root or a snapshot under an id, a UUID; nothing is left when it fails. progress may be nil.
+	SnapshotRoot(ctx context.Context, pool api.PoolName, id string, from storage.Root, progress func(bytes int64)) error
+	// CopyRoot is CreateRoot, filled from a root or snapshot of any pool.
+	CopyRoot(ctx context.Context, pool api.PoolName, project api.ProjectName, name api.InstanceName, size int64, from storage.Root, progress func(bytes int64)) error
+	// ReplaceRoot puts a copy in the place of a root that nobody uses, in one step. Idempotent.
+	ReplaceRoot(ctx context.Context, pool api.PoolName, project api.ProjectName, name api.InstanceName, from storage.Root, progress func(bytes int64)) error
+	// DeleteSnapshot removes what SnapshotRoot made; nil when there is none.
+	DeleteSnapshot(ctx context.Context, pool api.PoolName, id string) error
 	// PoolExists reports NotFound when there is no such pool.
 	PoolExists(pool api.PoolName) error
 }

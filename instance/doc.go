@@ -22,6 +22,13 @@
 // Addresses that a configuration asks for are claimed when it is written ([NICs].Reserve) and given back with the device or
 // the instance.
 //
+// # Snapshots
+//
+// A snapshot (snapshots.go) is a record under the instance's id and a volume under an id of its own, so that renaming either moves
+// nothing on disk. Its record comes first, in the phase "creating", and goes last. A restore is written into the instance's
+// record (Restoring), replaces the root in one step, and is finished at the next start. Where a pool cannot copy a root as of one
+// moment, a running instance stands still meanwhile; the snapshot's record says so, and the next start lets it go on.
+//
 // # What users see of it
 //
 // logs/<name>/lxc.log tells the story of an instance (logs.go): starts, why one failed, how runs ended. The daemon's debug log

@@ -162,7 +162,7 @@ func TestUpdate(t *testing.T) {
 		{"disk while running", func(p *api.InstancePut) {
 			p.Devices["d"] = map[string]string{"type": "disk", "path": "/mnt", "source": "/tmp"}
 		}, errs.UnsupportedClass, "stop it first"},
-		{"restore", func(p *api.InstancePut) { p.Restore = "snap0" }, errs.UnsupportedClass, "snapshots are not supported yet"},
+		{"restore", func(p *api.InstancePut) { p.Restore = "snap0" }, errs.NotFoundClass, "Instance snapshot not found"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			want := get(t, w, "c1")

@@ -25,13 +25,16 @@ const (
 	actUpdate   action = "update"
 	actRename   action = "rename"
 	actDelete   action = "delete"
+	actSnapshot action = "snapshot"
+	actRestore  action = "restore"
+	actCopy     action = "copy"
 )
 
 // joins are the actions of which a second one waits for the first and takes its result as its own.
 var joins = map[action]bool{actStart: true, actStop: true, actRestart: true, actFreeze: true, actUnfreeze: true}
 
 // yields are the actions that a forced stop may cancel: they touch the process only.
-var yields = map[action]bool{actStart: true, actStop: true, actRestart: true, actFreeze: true, actUnfreeze: true, actUpdate: true}
+var yields = map[action]bool{actStart: true, actStop: true, actRestart: true, actFreeze: true, actUnfreeze: true, actUpdate: true, actSnapshot: true}
 
 // hold is an operation lock that is taken. It lives in memory: a restart of the daemon frees all.
 type hold struct {

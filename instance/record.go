@@ -51,6 +51,7 @@ type record struct {
 	Location     string
 	Phase        phase
 	RenamingTo   string
+	Restoring    string // id of the snapshot that the root is being replaced from; finished when cut off
 }
 
 func (r record) clone() record {
@@ -114,11 +115,13 @@ type store struct {
 	db      *state.DB
 	records *state.Table[record]
 	claimed *state.Table[claim]
+	snaps   *state.Table[snapshot]
 	member  string
 }
 
 func newStore(db *state.DB, member string) *store {
-	return &store{db: db, member: member, records: state.NewTable[record](db, "instances", 1), claimed: state.NewTable[claim](db, "claims", 1)}
+	return &store{db: db, member: member, records: state.NewTable[record](db, "instances", 1), claimed: state.NewTable[claim](db, "claims", 1),
+		snaps: state.NewTable[snapshot](db, "snapshots", 1)}
 }
 
 func (s *store) get(r ref) (state.Item[record], error) {

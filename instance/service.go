@@ -201,6 +201,9 @@ func (s *Service) recoverOne(ctx context.Context, e *entry, item state.Item[reco
 		s.entries.reserve(ref{r.project, to}, e)
 		return s.finishRename(ctx, e, ref{r.project, to})
 	}
+	if err := s.recoverSnapshots(ctx, e, rec); err != nil {
+		return err
+	}
 	if e.current() == nil && rec.Config["volatile.last_state.power"] == "RUNNING" {
 		// It ran when the daemon or the host died. The power state stays: autostart needs it.
 		return s.clean(ctx, rec, r)

@@ -63,7 +63,7 @@ func (s *Service) launch(ctx context.Context, e *entry, r *run) error {
 	if err != nil {
 		return err
 	}
-	if item.Value.Phase != ready || item.Value.RenamingTo != "" {
+	if item.Value.Phase != ready || item.Value.RenamingTo != "" || item.Value.Restoring != "" {
 		return errs.Busy("the instance is not complete")
 	}
 	d, err := s.driverFor(item.Value.Type)

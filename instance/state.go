@@ -22,7 +22,7 @@ func (s *Service) ListFull(ctx context.Context, project api.ProjectName) []api.I
 	var items []state.Item[record]
 	for _, item := range s.store.list(project) {
 		if inst, ok := s.render(item); ok {
-			out = append(out, api.InstanceFull{Instance: inst, Backups: []api.InstanceBackup{}, Snapshots: []api.InstanceSnapshot{}})
+			out = append(out, api.InstanceFull{Instance: inst, Backups: []api.InstanceBackup{}, Snapshots: s.snapshotsOf(item)})
 			items = append(items, item)
 		}
 	}
@@ -57,7 +57,7 @@ func (s *Service) GetFull(ctx context.Context, project api.ProjectName, name str
 		return api.InstanceFull{}, nil, err
 	}
 	inst, _ := s.render(item)
-	full := api.InstanceFull{Instance: inst, Backups: []api.InstanceBackup{}, Snapshots: []api.InstanceSnapshot{}}
+	full := api.InstanceFull{Instance: inst, Backups: []api.InstanceBackup{}, Snapshots: s.snapshotsOf(item)}
 	e, err := s.find(project, name)
 	if err != nil {
 		return full, nil, err

@@ -17,7 +17,7 @@ import (
 // current ETag and decides on If-Match, here and again when the operation writes.
 func (s *Service) Update(ctx context.Context, project api.ProjectName, name string, put api.InstancePut, check func(ETag) error) (op.Spec, error) {
 	if put.Restore != "" {
-		return op.Spec{}, errs.Unsupported("snapshots are not supported yet")
+		return s.Restore(project, name, put.Restore, put.Stateful)
 	}
 	e, err := s.find(project, name)
 	if err != nil {
@@ -98,7 +98,7 @@ func (s *Service) next(r ref, cur record, put api.InstancePut, check func(ETag) 
 			return cur, err
 		}
 	}
-	if cur.Phase != ready || cur.RenamingTo != "" {
+	if cur.Phase != ready || cur.RenamingTo != "" || cur.Restoring != "" {
 		return cur, errs.Busy("the instance is not complete")
 	}
 	if put.Architecture != "" && put.Architecture != cur.Architecture {

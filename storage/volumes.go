@@ -28,6 +28,15 @@ func rootKey(pool api.PoolName, project api.ProjectName, name api.InstanceName) 
 // none) where the pool's driver keeps one; [Service.GetVolume] shows whether it holds. Exists when there is one already. When it returns an
 // error, nothing is left.
 func (s *Service) CreateRoot(ctx context.Context, pool api.PoolName, project api.ProjectName, name api.InstanceName, size int64) error {
+	return s.makeRoot(ctx, pool, project, name, size, func(p driver.Pool, v driver.Volume, size int64) (bool, error) {
+		return p.CreateVolume(ctx, v, size)
+	})
+}
+
+// makeRoot records a root, has it made, and undoes both when that fails.
+func (s *Service) makeRoot(ctx context.Context, pool api.PoolName, project api.ProjectName, name api.InstanceName, size int64,
+	build func(p driver.Pool, v driver.Volume, size int64) (enforced bool, err error),
+) error {
 	it, err := s.poolItem(pool)
 	if err != nil {
 		return err
@@ -52,7 +61,7 @@ func (s *Service) CreateRoot(ctx context.Context, pool api.PoolName, project api
 		if err != nil {
 			return fmt.Errorf("create root of %s: %w", name, err)
 		}
-		it.Value.Enforced, err = p.CreateVolume(ctx, driver.InstanceVolume(project, name), size)
+		it.Value.Enforced, err = build(p, driver.InstanceVolume(project, name), size)
 		if err == nil {
 			it.Value.Phase = ""
 			_, err = s.volumes.Update(ctx, it)

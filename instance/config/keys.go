@@ -127,8 +127,10 @@ func freeKeys() []Key {
 		key("environment.*", "", true, schema.Text(32<<10), "", "environment of init and of the commands that exec runs"),
 		key("user.*", "", true, schema.Text(maxValue), "", "free for users"),
 		key("image.*", "", true, schema.Text(maxValue), "", "properties of the image that the instance was made from"),
-		key("snapshots.pattern", "", true, schema.String(), "snap%d", "names of snapshots"),
+		key("snapshots.pattern", "", true, schema.Custom("pattern", "a name with at most one %d and {{ creation_date }}", checkPattern), "snap%d", "names of snapshots"),
 		key("snapshots.expiry", "", true, schema.Expiry(), "", "life of snapshots, for example 1d 2H"),
+		key("snapshots.schedule", "", true, schema.Custom("schedule", "cron expressions and words such as @daily, separated by \", \"", checkSchedule), "", "when snapshots are made"),
+		key("snapshots.schedule.stopped", "", true, schema.Bool(), "false", "make scheduled snapshots of an instance that does not run, too"),
 	}
 }
 
@@ -167,8 +169,7 @@ func plannedKeys() []Key {
 	add("", nil, "limits.cpu.nodes", "raw.apparmor", "raw.idmap")
 	add("", []string{"5"}, "limits.disk.priority")
 	add("", []string{"0"}, "limits.network.priority")
-	add("", no, "migration.stateful", "snapshots.schedule.stopped")
-	add("", nil, "snapshots.schedule")
+	add("", no, "migration.stateful")
 
 	add(container, nil, "limits.hugepages.64KB", "limits.hugepages.1MB", "limits.hugepages.2MB", "limits.hugepages.1GB")
 	add(container, []string{"hard"}, "limits.memory.enforce")

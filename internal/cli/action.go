@@ -251,7 +251,8 @@ func (a *app) deleteOne(ctx context.Context, c *client.Client, name string, forc
 
 func (a *app) cmdRename() *cobra.Command {
 	return &cobra.Command{
-		Use: "rename <instance> <new-name>", Short: "Rename instances", Args: nargs(2, 2), Example: "  shoal rename web www",
+		Use: "rename <instance>[/<snapshot>] <new-name>[/<new-snapshot>]", Short: "Rename instances and snapshots", Args: nargs(2, 2),
+		Example:           "  shoal rename web www\n  shoal rename web/snap0 web/before-upgrade",
 		ValidArgsFunction: completer(a.completeInstances).first(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			names, err := a.locals(args)
@@ -262,11 +263,23 @@ func (a *app) cmdRename() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			op, err := c.RenameInstance(cmd.Context(), names[0], names[1])
+			op, err := a.renameOne(cmd.Context(), c, names[0], names[1])
 			if err != nil {
 				return err
 			}
 			return a.wait(cmd.Context(), op)
 		},
 	}
+}
+
+func (a *app) renameOne(ctx context.Context, c *client.Client, from, to string) (*client.Operation, error) {
+	inst, snap, ok := strings.Cut(from, "/")
+	if !ok {
+		return c.RenameInstance(ctx, from, to)
+	}
+	other, name, ok := strings.Cut(to, "/")
+	if !ok || other != inst {
+		return nil, usagef("Invalid new snapshot name %q: it has to be %s/<new-snapshot>", to, inst)
+	}
+	return c.RenameInstanceSnapshot(ctx, inst, snap, name)
 }

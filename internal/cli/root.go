@@ -37,7 +37,7 @@ Exit codes: 0 success, 1 error, 2 wrong usage, 130 ended by Ctrl-C; exec passes 
 	root.AddCommand(
 		a.cmdAdmin(), a.cmdConfig(), a.cmdConsole(), a.cmdDelete(), a.cmdExec(), a.cmdFile(), a.cmdImage(), a.cmdInfo(),
 		a.cmdInit(), a.cmdLaunch(), a.cmdList(), a.cmdMonitor(), a.cmdNetwork(), a.cmdOperation(), a.cmdPause(),
-		a.cmdProfile(), a.cmdProject(), a.cmdQuery(), a.cmdRemote(), a.cmdRename(), a.cmdRestart(), a.cmdStart(), a.cmdStop(),
+		a.cmdProfile(), a.cmdProject(), a.cmdQuery(), a.cmdRemote(), a.cmdRename(), a.cmdRestart(), a.cmdRestore(), a.cmdSnapshot(), a.cmdStart(), a.cmdStop(),
 		a.cmdStorage(), a.cmdVersion(), a.cmdWarning(), a.cmdWorld(),
 	)
 	return root

@@ -200,6 +200,7 @@ func (d *daemon) startInstances(ctx context.Context) (func(context.Context) erro
 		if err := s.Autostart(ctx); err != nil && ctx.Err() == nil {
 			d.log.Error("not every instance was started", "err", err)
 		}
+		s.Minutely(ctx)
 	}()
 	return func(ctx context.Context) error {
 		d.idle = !d.anyInstanceUp()

@@ -85,7 +85,7 @@ func rules() map[string]rule {
 	}
 	for prefix := range instancePrefixes {
 		all[prefix] = rule{read: inside, write: inside, spans: true}
-		for _, part := range []string{"", "/state", "/exec", "/console", "/files", "/sftp", "/logs", "/logs/{file}", "/metadata", "/snapshots", "/backups"} {
+		for _, part := range []string{"", "/state", "/exec", "/console", "/files", "/sftp", "/logs", "/logs/{file}", "/metadata", "/snapshots", "/snapshots/{snapshot}", "/backups"} {
 			all[prefix+"/{name}"+part] = instance
 		}
 	}

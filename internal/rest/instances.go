@@ -32,9 +32,9 @@ func instanceEndpoints() []endpoint {
 			endpoint{path: one + "/logs", methods: methods{"GET": logsGet}},
 			endpoint{path: one + "/logs/{file}", methods: methods{"GET": logGet, "DELETE": logDelete}},
 			endpoint{path: one + "/metadata", methods: methods{"GET": instanceMetadataGet}},
-			endpoint{path: one + "/snapshots", methods: methods{"GET": nothingYet}},
 			endpoint{path: one + "/backups", methods: methods{"GET": nothingYet}},
 		)
+		all = append(all, snapshotEndpoints(one)...)
 	}
 	return all
 }

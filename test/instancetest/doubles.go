@@ -29,6 +29,8 @@ type Host struct {
 	events []string
 	fail   map[string]error
 	gate   map[string]chan struct{}
+	snaps  map[string]bool // ids
+	slow   bool            // copies are not of one moment
 }
 
 // Image is one image of the double.
@@ -42,7 +44,7 @@ type Image struct {
 func NewHost(dir string) *Host {
 	return &Host{
 		dir: dir, roots: map[string]bool{}, holds: map[string]map[string]bool{}, images: map[string]Image{},
-		nics: map[string]network.NIC{}, leases: map[string]netip.Addr{}, sizes: map[string]int64{}, fail: map[string]error{}, gate: map[string]chan struct{}{},
+		nics: map[string]network.NIC{}, leases: map[string]netip.Addr{}, sizes: map[string]int64{}, fail: map[string]error{}, gate: map[string]chan struct{}{}, snaps: map[string]bool{},
 	}
 }
 

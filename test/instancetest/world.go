@@ -216,6 +216,9 @@ func (w *World) Check(t testing.TB) {
 	}
 	for fp, owners := range w.Host.holds {
 		for owner := range owners {
+			if id, ok := strings.CutPrefix(owner, "snapshot/"); ok && w.Host.snaps[id] {
+				continue
+			}
 			if ids[strings.TrimPrefix(owner, "instance/")] == "" {
 				t.Errorf("image %s is held by %s, which has no record", fp, owner)
 			}
@@ -227,6 +230,9 @@ func (w *World) Check(t testing.TB) {
 		}
 	}
 	w.checkDirs(t, ids, want)
+	if got := state.NewTable[struct{}](w.DB, "snapshots", 1).List(""); len(got) != len(w.Host.snaps) {
+		t.Errorf("%d records of snapshots, %d volumes: %v", len(got), len(w.Host.snaps), got)
+	}
 	if got := state.NewTable[struct{}](w.DB, "claims", 1).List(""); len(got) != claims {
 		t.Errorf("%d claims, want %d: %v", len(got), claims, got)
 	}
