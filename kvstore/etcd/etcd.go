@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/shoal-project/shoal/internal/errs"
@@ -21,15 +23,16 @@ import (
 
 // Backend implements kvstore.Backend.
 type Backend struct {
-	cl     *clientv3.Client
-	kv     etcdserverpb.KVClient // for calls with a codec of ours; nil of a member in this process
-	pages  atomic.Bool           // the cluster cannot stream a range
-	ctx    context.Context       // ends with Close
-	cancel context.CancelFunc
-	closed atomic.Bool
-	room   []func() error
-	wrote  []kvstore.OpResult // of each put: nothing
-	owned  bool               // the client is ours to close
+	cl      *clientv3.Client
+	kv      etcdserverpb.KVClient // for calls with a codec of ours; nil of a member in this process
+	pages   atomic.Bool           // the cluster cannot stream a range
+	ctx     context.Context       // ends with Close
+	cancel  context.CancelFunc
+	closed  atomic.Bool
+	watches atomic.Uint64 // so far, of a member in this process
+	room    []func() error
+	wrote   []kvstore.OpResult // of each put: nothing
+	owned   bool               // the client is ours to close
 }
 
 var _ kvstore.Backend = (*Backend)(nil)
@@ -310,6 +313,11 @@ func (b *Backend) Watch(ctx context.Context, prefix string, from int64) kvstore.
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	stop := context.AfterFunc(b.ctx, cancel)
 	context.AfterFunc(ctx, func() { stop(); cancel() })
+	if b.kv == nil {
+		// A stream of etcd's of its own, which it finds by the metadata: the way into a member in this process holds but a
+		// few messages, and watches of one stream that end at once would wait for each other for good.
+		ctx = metadata.AppendToOutgoingContext(ctx, "shoal-watch", strconv.FormatUint(b.watches.Add(1), 10))
+	}
 	opts := []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithRev(from), clientv3.WithProgressNotify()}
 	if from == 0 {
 		opts = append(opts, clientv3.WithCreatedNotify())
