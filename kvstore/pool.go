@@ -49,16 +49,35 @@ type LeasePool struct {
 
 type pooled struct {
 	lease *Lease
-	keys  map[string]*leasedKey
+	keys  []*leasedKey // in no order; each knows its place
 }
 
 type leasedKey struct {
 	key    string
 	in     *pooled
+	at     int32  // its place among the keys of in
 	wanted bool   // was put, and so is put again
 	given  bool   // back
 	value  []byte // of the write at rev
 	rev    int64
+}
+
+// add accounts k to l. The caller holds p.mu.
+func (l *pooled) add(k *leasedKey) {
+	k.in, k.at = l, int32(len(l.keys))
+	l.keys = append(l.keys, k)
+}
+
+// leave takes k off its lease, if it has one. The caller holds p.mu.
+func (k *leasedKey) leave() {
+	l := k.in
+	if l == nil {
+		return
+	}
+	end := len(l.keys) - 1
+	l.keys[k.at], l.keys[end].at = l.keys[end], k.at
+	l.keys[end] = nil
+	l.keys, k.in = l.keys[:end], nil
 }
 
 type observer struct {
@@ -102,7 +121,7 @@ func (p *LeasePool) Observe(prefix string, f func(keys []string)) (stop func()) 
 }
 
 // Take accounts key to a lease and returns it, always the same one until it is lost or the key given back. The pool does not write
-// the key; whoever takes and does not write, or deletes, gives it back.
+// the key; whoever takes and does not write, or deletes, gives it back. What is taken and never put through the pool may go by any name.
 func (p *LeasePool) Take(ctx context.Context, key string) (*Lease, error) {
 	_, in, err := p.take(ctx, key)
 	if err != nil {
@@ -174,7 +193,7 @@ func (p *LeasePool) grow(ctx context.Context, done chan struct{}) error {
 		}
 		return err
 	}
-	n := &pooled{lease: l, keys: map[string]*leasedKey{}}
+	n := &pooled{lease: l}
 	p.leases[n] = struct{}{}
 	p.current = n
 	ok := p.spawn(func() {
@@ -199,32 +218,32 @@ func (p *LeasePool) grow(ctx context.Context, done chan struct{}) error {
 // Give gives a key back: it is not wanted any more and makes room on its lease.
 func (p *LeasePool) Give(key string) {
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.give(key)
+}
+
+// give is Give for who holds p.mu.
+func (p *LeasePool) give(key string) {
 	k := p.keys[key]
 	if k == nil {
-		p.mu.Unlock()
 		return
 	}
 	delete(p.keys, key)
 	l := k.in
-	if l != nil {
-		delete(l.keys, key)
+	k.leave()
+	k.wanted, k.given = false, true
+	if l == nil || len(l.keys) > 0 || len(p.leases) <= 1 || p.cfg.KeepEmpty || p.closed {
+		return
 	}
-	k.in, k.wanted, k.given = nil, false, true
-	back := l != nil && len(l.keys) == 0 && len(p.leases) > 1 && !p.cfg.KeepEmpty && !p.closed
-	if back {
-		delete(p.leases, l)
-		if p.current == l {
-			p.current = nil
+	delete(p.leases, l)
+	if p.current == l {
+		p.current = nil
+	}
+	p.spawn(func() {
+		if err := l.lease.Close(p.ctx); err != nil {
+			p.c.cfg.Log.Debug("give back a lease", "err", err) // it runs out by itself
 		}
-	}
-	if back {
-		p.spawn(func() {
-			if err := l.lease.Close(p.ctx); err != nil {
-				p.c.cfg.Log.Debug("give back a lease", "err", err) // it runs out by itself
-			}
-		})
-	}
-	p.mu.Unlock()
+	})
 }
 
 // Put writes key under a lease of the pool and keeps it there. After an error the key is wanted as it was before the call; one of class
@@ -282,15 +301,16 @@ func (p *LeasePool) lost(l *pooled) {
 	}
 	var names []string
 	var again []*leasedKey
-	for name, k := range l.keys {
-		names = append(names, name)
+	for _, k := range l.keys {
+		names = append(names, k.key)
 		k.in = nil
 		if k.wanted {
 			again = append(again, k)
 		} else {
-			delete(p.keys, name)
+			delete(p.keys, k.key)
 		}
 	}
+	l.keys = nil
 	watch := p.watch
 	slices.Sort(names)
 	slices.SortFunc(again, func(a, b *leasedKey) int { return strings.Compare(a.key, b.key) })
@@ -400,9 +420,7 @@ func (p *LeasePool) guess(doing []*leasedKey, guess map[*leasedKey]int64, r TxnR
 			continue
 		case found[0].ModRevision > k.rev:
 			p.c.cfg.Log.Warn("a leased key was taken by somebody else", "key", k.key)
-			if k.in != nil {
-				delete(k.in.keys, k.key)
-			}
+			k.leave()
 			delete(p.keys, k.key)
 			continue
 		default: // the old lease has not run out in the store

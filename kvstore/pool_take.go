@@ -36,8 +36,10 @@ func (p *LeasePool) TakeAll(ctx context.Context, keys []string) ([]LeaseID, erro
 
 // GiveAll is [LeasePool.Give] for many keys.
 func (p *LeasePool) GiveAll(keys []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, key := range keys {
-		p.Give(key)
+		p.give(key)
 	}
 }
 
@@ -82,7 +84,7 @@ func (p *LeasePool) account(key string) (*leasedKey, *pooled) {
 		k = &leasedKey{key: key}
 		p.keys[key] = k
 	}
-	k.in, l.keys[key] = l, k
+	l.add(k)
 	return k, l
 }
 

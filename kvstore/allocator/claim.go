@@ -37,8 +37,7 @@ func (k *KV) Claim(ctx context.Context, claims []Claim) ([]Claimed, error) {
 		var again []int
 		err := k.chunks(len(left), ops, func(i int) int { return len(claims[left[i]].Key) }, func(from, to int) error {
 			chunk := left[from:to]
-			ref := func(i int) string { return k.ref(claims[chunk[i]].Key) }
-			return k.withLeases(ctx, len(chunk), ref, func(leases []kvstore.LeaseID) error {
+			return k.withLeases(ctx, len(chunk), func(i int) string { return claims[chunk[i]].Key }, func(leases []kvstore.LeaseID) error {
 				careful := to-from <= smallClaim
 				ok, innocent, err := k.claimTxn(ctx, leases, claims, chunk, out, careful)
 				if !ok && !careful && err == nil {
@@ -55,7 +54,7 @@ func (k *KV) Claim(ctx context.Context, claims []Claim) ([]Claimed, error) {
 	}
 	for i, c := range out {
 		if c.State != Done {
-			k.pool.Give(k.ref(claims[i].Key))
+			k.pool.Give(claims[i].Key)
 		}
 	}
 	return out, nil

@@ -151,9 +151,7 @@ func (k *KV) Release(ctx context.Context, keys []string) error {
 		if _, err := k.c.Txn(ctx, kvstore.Txn{Then: ops}); err != nil {
 			return wrap("release references", err)
 		}
-		for _, op := range ops {
-			k.pool.Give(op.Key)
-		}
+		k.pool.GiveAll(keys[from:to])
 		return nil
 	})
 }
@@ -282,11 +280,12 @@ func (k *KV) learn(refused int) {
 	}
 }
 
-// withLeases runs do with a lease for each of n references, which ref names; once more when the store does not know one of them any longer.
-func (k *KV) withLeases(ctx context.Context, n int, ref func(int) string, do func([]kvstore.LeaseID) error) error {
+// withLeases runs do with a lease for the reference of each of n keys; once more when the store does not know one of them any longer. The
+// pool knows a reference by its key: a string that is there anyway, where the path would be made, hashed and kept a second time.
+func (k *KV) withLeases(ctx context.Context, n int, key func(int) string, do func([]kvstore.LeaseID) error) error {
 	refs := make([]string, n)
 	for i := range refs {
-		refs[i] = ref(i)
+		refs[i] = key(i)
 	}
 	for again := false; ; again = true {
 		leases, err := k.pool.TakeAll(ctx, refs)

@@ -11,8 +11,7 @@ import (
 func (k *KV) Restore(ctx context.Context, held []Record) ([]Claimed, error) {
 	out := make([]Claimed, len(held))
 	err := k.chunks(len(held), opsPerClaim, func(i int) int { return len(held[i].Key) }, func(from, to int) error {
-		ref := func(i int) string { return k.ref(held[from+i].Key) }
-		return k.withLeases(ctx, to-from, ref, func(leases []kvstore.LeaseID) error {
+		return k.withLeases(ctx, to-from, func(i int) string { return held[from+i].Key }, func(leases []kvstore.LeaseID) error {
 			return wrap("restore references", k.restoreTxn(ctx, leases, held[from:to], out[from:to]))
 		})
 	})
