@@ -3,8 +3,9 @@
 // # Words
 //
 // A key is any string, an [ID] a number in a range. The record of a key says which id it has. A node that uses an id holds a
-// reference to the record, under its lease, so that the references of a dead node go by themselves. A record without references stays,
-// and is found again by the next node that asks for the key, until the [Collector] has seen it unused in two rounds.
+// reference to the record, under one of the leases that it renews (a [kvstore.LeasePool]), so that the references of a dead node go by
+// themselves. A record without references stays, and is found again by the next node that asks for the key, until the [Collector] has seen
+// it unused in two rounds.
 //
 // # What holds
 //

@@ -20,7 +20,7 @@ func (a *Allocator) keep() {
 		case <-a.ctx.Done():
 			return
 		case <-a.cfg.Backend.Lost():
-			a.cfg.Log.Warn("the lease of this node was lost, writing all references again")
+			a.cfg.Log.Warn("a lease of this node was lost, writing all references again")
 			all = true
 		case <-tick.C:
 			a.pool.Cool()

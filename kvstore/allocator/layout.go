@@ -25,7 +25,7 @@ const (
 //
 //	<prefix>keys/<escaped key>         "<id> <key>"   one per key, no lease
 //	<prefix>ids/<id>                   "<key>"        written in the same transactions as the former, so both have one ModRevision
-//	<prefix>refs/<escaped key>/<node>  "<id>"         the node uses the id; under the node's lease
+//	<prefix>refs/<escaped key>/<node>  "<id>"         the node uses the id; under a lease of the node's
 type layout struct{ prefix, node string }
 
 func newLayout(prefix, node string) (layout, error) {
