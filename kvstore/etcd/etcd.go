@@ -263,6 +263,9 @@ func keyValue(kv *mvccpb.KeyValue) kvstore.KeyValue {
 		ModRevision: kv.ModRevision, Version: kv.Version, Lease: kvstore.LeaseID(kv.Lease)}
 }
 
+// raftStopped is the text of raft's ErrStopped: what a call has, without a code, that a member had not proposed yet when it stopped.
+const raftStopped = "raft: stopped"
+
 // failed gives an error of etcd its sentinel.
 func (b *Backend) failed(err error) error {
 	if err == nil {
@@ -294,7 +297,8 @@ func (b *Backend) failed(err error) error {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return errs.Classify(errs.UnavailableClass, err)
 	case errors.Is(e, rpctypes.ErrNoLeader), errors.Is(e, rpctypes.ErrLeaderChanged), errors.Is(e, rpctypes.ErrTimeout),
-		errors.Is(e, rpctypes.ErrTimeoutDueToLeaderFail), errors.Is(e, rpctypes.ErrTimeoutDueToConnectionLost), code == codes.Unavailable:
+		errors.Is(e, rpctypes.ErrTimeoutDueToLeaderFail), errors.Is(e, rpctypes.ErrTimeoutDueToConnectionLost), code == codes.Unavailable,
+		code == codes.Unknown && status.Convert(err).Message() == raftStopped:
 		return as(kvstore.ErrNoQuorum)
 	case code == codes.DeadlineExceeded, code == codes.Canceled:
 		return errs.Classify(errs.UnavailableClass, err)

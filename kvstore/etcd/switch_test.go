@@ -13,6 +13,7 @@ import (
 	"github.com/shoal-project/shoal/elastic"
 	"github.com/shoal-project/shoal/elastic/pki"
 	"github.com/shoal-project/shoal/internal/errs"
+	"github.com/shoal-project/shoal/internal/testring"
 	"github.com/shoal-project/shoal/kvstore"
 	"github.com/shoal-project/shoal/kvstore/etcd"
 	"github.com/shoal-project/shoal/kvstore/kvtest"
@@ -62,8 +63,10 @@ func clusterCA(t *testing.T) *pki.CA {
 	return ca
 }
 
-// TestSwitchConformance runs the suite over a machine with a copy and over a spare, whose client goes over the network.
+// TestSwitchConformance runs the suite over a machine with a copy and over a spare, whose client goes over the network. It is slow: each
+// test forms a cluster.
 func TestSwitchConformance(t *testing.T) {
+	testring.Need(t, 2)
 	lone := func(c *elastic.NodeConfig) {
 		c.Tick, c.Election, c.Targets = 10*time.Millisecond, 100*time.Millisecond, elastic.Targets{Voters: 1}
 	}
