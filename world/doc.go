@@ -20,6 +20,7 @@
 //	deploys/floor                            number and digest of the newest deploy that was pruned
 //	deploys/record/<id>, deploys/payload/<id>  one deploy; ids have 20 digits
 //	deploys/status/<id>/<machine>            how far a machine is with it
+//	fs/…                                     the file system's, see world/fs
 //	machines/<machine>                       what a machine says of itself
 //	alive/<machine>, grace/<machine>         leased: the machine is up; it was up a grace period ago
 //
