@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -260,7 +261,7 @@ func TestSilentServer(t *testing.T) {
 }
 
 // TestEtcd reaches an etcd that listens on loopback and on a socket through an ssh server that is killed and comes back: watches go on,
-// and a host that takes part in a schedule over it is there again.
+// and a host that takes part in a schedule over it, lost meanwhile to those who still see the store, is there again by itself.
 func TestEtcd(t *testing.T) {
 	if !ring2(t) {
 		return
@@ -278,6 +279,10 @@ func TestEtcd(t *testing.T) {
 		must(t, err)
 		_, err = sched.Configure(guard(t), "web", scheduler.DefaultSpec(), scheduler.AnyRevision)
 		must(t, err)
+		_, err = sched.Join(guard(t), "web", scheduler.JoinOptions{TTL: scheduler.MinTTL})
+		must(t, err)
+		takesPart := besides(t, end)
+		takesPart(true)
 		exists := func(want bool) {
 			t.Helper()
 			for {
@@ -290,8 +295,10 @@ func TestEtcd(t *testing.T) {
 		}
 		exists(true)
 		s.kill()
-		ctx := guard(t)
+		takesPart(false) // its lease has run out
 		s.start()
+		takesPart(true)
+		ctx := guard(t)
 		for { // what was under way when it broke is told so
 			if err := sched.Delete(ctx, "web", true); err == nil || errs.Is(err, errs.NotFoundClass) {
 				break
@@ -302,6 +309,27 @@ func TestEtcd(t *testing.T) {
 		must(t, sched.Close(guard(t)))
 		must(t, kv.Close())
 		must(t, tunnel.Close())
+	}
+}
+
+// besides looks, without the tunnel, until the laptop takes part in the schedule, or does not.
+func besides(t *testing.T, end string) func(want bool) {
+	b, err := etcd.Dial(etcd.Config{Endpoints: []string{end}, Dial: new(net.Dialer).DialContext}, nil)
+	must(t, err)
+	kv := kvstore.New(b, kvstore.Config{})
+	t.Cleanup(func() { must(t, kv.Close()) })
+	sched, err := scheduler.New(scheduler.Deps{KV: kv, Host: "server"})
+	must(t, err)
+	t.Cleanup(func() { must(t, sched.Close(guard(t))) })
+	return func(want bool) {
+		t.Helper()
+		for ctx := guard(t); ; time.Sleep(10 * time.Millisecond) {
+			schedule, err := sched.Get(ctx, "web")
+			must(t, err)
+			if slices.ContainsFunc(schedule.Candidates, func(c scheduler.Candidate) bool { return c.Host == "laptop" }) == want {
+				return
+			}
+		}
 	}
 }
 
