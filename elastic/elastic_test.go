@@ -16,12 +16,11 @@ import (
 
 	"github.com/shoal-project/shoal/elastic"
 	"github.com/shoal-project/shoal/internal/errs"
+	"github.com/shoal-project/shoal/test/processes"
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(childEnv) != "" {
-		child()
-	}
+	processes.Main(nil)
 	// lumberjack and etcd's raft logger keep nothing running. What is left out are idle connections between members, which etcd keeps
 	// when it stops; they end with the other side.
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("net/http.(*persistConn).readLoop"), goleak.IgnoreAnyFunction("net/http.(*persistConn).writeLoop"))

@@ -17,35 +17,35 @@ func TestPausedLeader(t *testing.T) {
 	testring.Need(t, 2, testring.Root)
 	ms := newMachines(t, wan())
 	names := []string{"a", "b", "c", "d"}
-	ms.start(names...)
-	ms.untilTally("a", "3 voters, 1 standbys, 0 spares")
-	lead := ms.leader(names...)
+	ms.Start(names...)
+	ms.UntilTally("a", "3 voters, 1 standbys, 0 spares")
+	lead := ms.Leader(names...)
 	through := "a"
 	if lead == "a" {
 		through = "b"
 	}
 	w := ms.write(through)
-	ms.until("a write", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return len(w.keys) > 20 })
+	ms.Until("a write", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return len(w.keys) > 20 })
 	w.reset()
-	ms.signal(lead, syscall.SIGSTOP)
-	ms.until("a replacement", func() bool {
-		for _, m := range ms.view(through).Members {
+	ms.Signal(lead, syscall.SIGSTOP)
+	ms.Until("a replacement", func() bool {
+		for _, m := range ms.View(through).Members {
 			if m.Name == lead {
 				return m.Role == elastic.Spare
 			}
 		}
 		return false
 	})
-	paused := ms.status(lead).Name == "" // it does not answer
-	ms.signal(lead, syscall.SIGCONT)
-	ms.untilTally(through, "3 voters, 1 standbys, 0 spares")
+	paused := ms.Status(lead).Name == "" // it does not answer
+	ms.Signal(lead, syscall.SIGCONT)
+	ms.UntilTally(through, "3 voters, 1 standbys, 0 spares")
 	gap, keys := w.end()
 	t.Logf("leader paused: longest time without a write %v", gap)
 	if !paused {
 		t.Error("the leader was not paused")
 	}
 	ms.allThere(lead, keys[max(0, len(keys)-200):]) // through the machine that was paused
-	if s := ms.status(lead); s.Leader {
+	if s := ms.Status(lead); s.Leader {
 		t.Errorf("it still leads: %+v", s)
 	}
 }
@@ -55,27 +55,27 @@ func TestKillAll(t *testing.T) {
 	testring.Need(t, 2, testring.Root)
 	ms := newMachines(t, wan())
 	names := []string{"a", "b", "c", "d", "e", "f"}
-	ms.start(names...)
-	ms.untilTally("f", "3 voters, 2 standbys, 1 spares")
+	ms.Start(names...)
+	ms.UntilTally("f", "3 voters, 2 standbys, 1 spares")
 	before := map[string]string{}
 	for _, n := range names {
-		before[n] = ms.status(n).Member
+		before[n] = ms.Status(n).Member
 	}
 	w := ms.write("f")
-	ms.until("writes", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return len(w.keys) > 100 })
+	ms.Until("writes", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return len(w.keys) > 100 })
 	for _, n := range names {
-		ms.kill(n)
+		ms.Kill(n)
 	}
 	_, keys := w.end()
 	begin := time.Now()
 	for _, n := range names {
-		ms.run(n)
+		ms.Run(n)
 	}
 	ms.allThere("f", keys)
 	t.Logf("all %d acknowledged writes are there %v after the first start", len(keys), time.Since(begin))
-	ms.untilTally("f", "3 voters, 2 standbys, 1 spares")
+	ms.UntilTally("f", "3 voters, 2 standbys, 1 spares")
 	for _, n := range names {
-		if got := ms.status(n).Member; got != before[n] {
+		if got := ms.Status(n).Member; got != before[n] {
 			t.Errorf("%s was member %q and is %q", n, before[n], got)
 		}
 	}
@@ -85,26 +85,26 @@ func TestKillAll(t *testing.T) {
 func TestKillWhileJoining(t *testing.T) {
 	testring.Need(t, 2, testring.Root)
 	ms := newMachines(t, wan())
-	ms.start("a", "b")
-	ms.untilTally("a", "1 voters, 1 standbys, 0 spares")
-	ms.must("a", "/put?k=k&v=v")
+	ms.Start("a", "b")
+	ms.UntilTally("a", "1 voters, 1 standbys, 0 spares")
+	ms.Must("a", "/put?k=k&v=v")
 	for i := range 12 {
 		if i%2 == 0 {
-			ms.must("a", "/put?k="+elastic.StandbysKey+"&v=0") // its copy goes
+			ms.Must("a", "/put?k="+elastic.StandbysKey+"&v=0") // its copy goes
 		} else {
-			ms.must("a", "/put?k="+elastic.StandbysKey+"&v=2") // and comes back
+			ms.Must("a", "/put?k="+elastic.StandbysKey+"&v=2") // and comes back
 		}
 		time.Sleep(time.Duration(i*9) * time.Millisecond) // somewhere in it
-		ms.kill("b")
-		ms.run("b")
+		ms.Kill("b")
+		ms.Run("b")
 	}
-	ms.must("a", "/put?k="+elastic.StandbysKey+"&v=2")
-	ms.untilTally("a", "1 voters, 1 standbys, 0 spares")
-	ms.until("b has its copy", func() bool { s := ms.status("b"); return s.Role == elastic.Standby && s.Quorum })
-	if got := ms.must("b", "/get?k=k"); got != `"v"` {
+	ms.Must("a", "/put?k="+elastic.StandbysKey+"&v=2")
+	ms.UntilTally("a", "1 voters, 1 standbys, 0 spares")
+	ms.Until("b has its copy", func() bool { s := ms.Status("b"); return s.Role == elastic.Standby && s.Quorum })
+	if got := ms.Must("b", "/get?k=k"); got != `"v"` {
 		t.Errorf("k is %s", got)
 	}
-	if old, _ := filepath.Glob(filepath.Join(ms.all["b"].cfg.Dir, "db", "etcd.old-*")); len(old) == 0 || len(old) > 2 {
+	if old, _ := filepath.Glob(filepath.Join(ms.All["b"].Config.Dir, "db", "etcd.old-*")); len(old) == 0 || len(old) > 2 {
 		t.Errorf("old data: %v", old)
 	}
 }
@@ -113,39 +113,39 @@ func TestKillWhileJoining(t *testing.T) {
 func TestLostMajorityAndDisks(t *testing.T) {
 	testring.Need(t, 2, testring.Root)
 	ms := newMachines(t, wan())
-	ms.start("a", "b", "c")
-	ms.untilTally("c", "3 voters, 0 standbys, 0 spares")
+	ms.Start("a", "b", "c")
+	ms.UntilTally("c", "3 voters, 0 standbys, 0 spares")
 	w := ms.write("c")
-	ms.until("writes", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return len(w.keys) > 100 })
+	ms.Until("writes", func() bool { w.mu.Lock(); defer w.mu.Unlock(); return len(w.keys) > 100 })
 	_, keys := w.end()
 	for _, n := range []string{"a", "b"} {
-		ms.kill(n)
-		if err := os.RemoveAll(filepath.Join(ms.all[n].cfg.Dir, "db")); err != nil {
+		ms.Kill(n)
+		if err := os.RemoveAll(filepath.Join(ms.All[n].Config.Dir, "db")); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := ms.ask("c", "/put?k=k&v=v", 2*time.Second); err == nil {
+	if _, err := ms.Ask("c", "/put?k=k&v=v", 2*time.Second); err == nil {
 		t.Fatal("a write without a majority")
 	}
-	ms.kill("c") // the survivor too: it is recovered from its disk
-	ms.run("c")
+	ms.Kill("c") // the survivor too: it is recovered from its disk
+	ms.Run("c")
 	begin := time.Now()
-	ms.must("c", "/recover")
+	ms.Must("c", "/recover")
 	t.Logf("recovered after %v", time.Since(begin))
 	ms.allThere("c", keys)
 	for _, n := range []string{"a", "b"} {
-		ms.run(n)
-		if s := ms.status(n); s.Running {
+		ms.Run(n)
+		if s := ms.Status(n); s.Running {
 			t.Errorf("%s begins with %+v", n, s)
 		}
-		if _, err := ms.ask(n, "/join?via="+ms.all["c"].cfg.Address, 20*time.Second); err != nil {
+		if _, err := ms.Ask(n, "/join?via="+ms.All["c"].Config.Address, 20*time.Second); err != nil {
 			t.Fatal(err)
 		}
 	}
-	ms.untilTally("c", "3 voters, 0 standbys, 0 spares")
+	ms.UntilTally("c", "3 voters, 0 standbys, 0 spares")
 	ms.allThere("a", keys[:10])
 	for _, n := range []string{"a", "b", "c"} {
-		if log := ms.all[n].log.String(); strings.Contains(log, "panic") {
+		if log := ms.All[n].Log.String(); strings.Contains(log, "panic") {
 			t.Errorf("%s:\n%s", n, log)
 		}
 	}
@@ -159,16 +159,16 @@ func TestPausedHost(t *testing.T) {
 	c.Offline = 6 * time.Second
 	ms := newMachines(t, c)
 	names := []string{"a", "b", "c", "d"}
-	ms.start(names...)
-	ms.untilTally("a", "3 voters, 1 standbys, 0 spares")
+	ms.Start(names...)
+	ms.UntilTally("a", "3 voters, 1 standbys, 0 spares")
 	before := map[string]string{}
 	for _, n := range names {
-		before[n] = ms.status(n).Member
+		before[n] = ms.Status(n).Member
 	}
 	for range 2 {
-		lead := ms.leader(names...)
+		lead := ms.Leader(names...)
 		first, rest := []string{lead}, []string{}
-		for _, m := range ms.view(lead).Members {
+		for _, m := range ms.View(lead).Members {
 			switch {
 			case m.Name == lead:
 			case m.Role == elastic.Voter && len(first) == 1: // with it there is a majority
@@ -178,19 +178,19 @@ func TestPausedHost(t *testing.T) {
 			}
 		}
 		for _, n := range names {
-			ms.signal(n, syscall.SIGSTOP)
+			ms.Signal(n, syscall.SIGSTOP)
 		}
-		time.Sleep(ms.base.Offline + time.Second) // what is tested is that this time passes
+		time.Sleep(ms.Base.Offline + time.Second) // what is tested is that this time passes
 		for _, n := range first {
-			ms.signal(n, syscall.SIGCONT)
+			ms.Signal(n, syscall.SIGCONT)
 		}
-		time.Sleep(ms.base.Offline / 4)
+		time.Sleep(ms.Base.Offline / 4)
 		for _, n := range rest {
-			ms.signal(n, syscall.SIGCONT)
+			ms.Signal(n, syscall.SIGCONT)
 		}
-		ms.must(lead, "/put?k=k&v=v")
-		ms.until("all are heard", func() bool {
-			v := ms.view(lead)
+		ms.Must(lead, "/put?k=k&v=v")
+		ms.Until("all are heard", func() bool {
+			v := ms.View(lead)
 			online := 0
 			for _, m := range v.Members {
 				if m.Online {
@@ -201,13 +201,13 @@ func TestPausedHost(t *testing.T) {
 		})
 	}
 	for _, n := range names {
-		if got := ms.status(n).Member; got != before[n] {
+		if got := ms.Status(n).Member; got != before[n] {
 			t.Errorf("%s was member %s and is %q", n, before[n], got)
 		}
 	}
 	if t.Failed() {
-		for _, m := range ms.all {
-			t.Logf("%s:\n%s", m.cfg.Name, &m.log)
+		for _, m := range ms.All {
+			t.Logf("%s:\n%s", m.Config.Name, &m.Log)
 		}
 	}
 }

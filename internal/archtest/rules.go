@@ -70,7 +70,7 @@ func OnlyFrom() []Guard {
 		{"instance/qemu", []string{"internal/daemon"}, daemonOnly},
 		{"instance/driver/fake", []string{"internal/daemon", "test"}, daemonOnly},
 		{"kvstore/etcd", []string{"internal/daemon", "test/backends"}, daemonOnly},
-		{"elastic", []string{"internal/daemon", "test/backends"}, daemonOnly},
+		{"elastic", []string{"internal/daemon", "test/backends", "test/processes"}, daemonOnly},
 		{"internal/rest", []string{"internal/daemon"}, "business rules never call back into the protocol"},
 		{"internal/ui", []string{"internal/daemon"}, "as for rest"},
 		{"internal/daemon", []string{"cmd/shoald"}, "nothing depends on the composition"},
