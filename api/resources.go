@@ -44,6 +44,22 @@ type ProjectsPost struct {
 	Name       string `json:"name" yaml:"name"`
 }
 
+// ProjectPost renames a project.
+type ProjectPost struct {
+	Name string `json:"name" yaml:"name"`
+}
+
+// ProjectState is how much of its limits a project uses.
+type ProjectState struct {
+	Resources map[string]ProjectStateResource `json:"resources" yaml:"resources"`
+}
+
+// ProjectStateResource is a limit and what is used of it; a Limit of -1 is none. The keys are capitalised on the wire, as LXD's are.
+type ProjectStateResource struct {
+	Limit int64
+	Usage int64
+}
+
 // NetworkPut is the writable part of a network.
 type NetworkPut struct {
 	Config      Config `json:"config" yaml:"config"`

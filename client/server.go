@@ -101,6 +101,17 @@ func (c *Client) UpdateProject(ctx context.Context, name string, put api.Project
 	return c.send(ctx, http.MethodPut, pathTo("projects", name), put, etag)
 }
 
+// ProjectState returns how much of its limits a project uses.
+func (c *Client) ProjectState(ctx context.Context, name string) (*api.ProjectState, error) {
+	v, _, err := get[api.ProjectState](ctx, c, pathTo("projects", name)+"/state", nil)
+	return &v, err
+}
+
+// RenameProject starts the operation that gives an empty project another name.
+func (c *Client) RenameProject(ctx context.Context, name, to string) (*Operation, error) {
+	return c.start(ctx, Request{Method: http.MethodPost, Path: pathTo("projects", name), Body: api.ProjectPost{Name: to}})
+}
+
 // DeleteProject deletes an empty project.
 func (c *Client) DeleteProject(ctx context.Context, name string) error {
 	return c.send(ctx, http.MethodDelete, pathTo("projects", name), nil, "")

@@ -77,9 +77,27 @@ func (s *Service) CreateAlias(ctx context.Context, project api.ProjectName, req 
 	return nil
 }
 
-// UpdateAlias replaces target and description.
+// UpdateAlias is [Service.ModifyAlias] for who has decided already.
 func (s *Service) UpdateAlias(ctx context.Context, project api.ProjectName, name api.AliasName, put api.ImageAliasesEntryPut) error {
+	return s.ModifyAlias(ctx, project, name, func(api.ImageAliasesEntry) (api.ImageAliasesEntryPut, error) { return put, nil })
+}
+
+// ModifyAlias replaces target and description by what change makes of the current ones; it is called again when somebody else was faster.
+func (s *Service) ModifyAlias(ctx context.Context, project api.ProjectName, name api.AliasName, change func(current api.ImageAliasesEntry) (api.ImageAliasesEntryPut, error)) error {
+	for {
+		err := s.tryAlias(ctx, project, name, change)
+		if !errs.IsConflict(err) || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+func (s *Service) tryAlias(ctx context.Context, project api.ProjectName, name api.AliasName, change func(api.ImageAliasesEntry) (api.ImageAliasesEntryPut, error)) error {
 	it, err := s.alias(project, name)
+	if err != nil {
+		return err
+	}
+	put, err := change(renderAlias(name.String(), it.Value))
 	if err != nil {
 		return err
 	}

@@ -87,17 +87,26 @@ func (s *Service) Resolve(_ context.Context, project api.ProjectName, ref string
 	return nil, errs.NotFound("Image alias not found")
 }
 
-// Update replaces the writable part of an image.
+// Update is [Service.Modify] for who has decided already.
 func (s *Service) Update(ctx context.Context, project api.ProjectName, prefix string, put api.ImagePut) error {
-	if err := unified.CheckProperties(put.Properties); err != nil {
-		return err
-	}
+	return s.Modify(ctx, project, prefix, func(api.ImagePut) (api.ImagePut, error) { return put, nil })
+}
+
+// Modify replaces the writable part of an image by what change makes of the current one; it is called again when somebody else was faster.
+func (s *Service) Modify(ctx context.Context, project api.ProjectName, prefix string, change func(current api.ImagePut) (api.ImagePut, error)) error {
 	it, err := s.find(project, prefix)
 	if err != nil {
 		return err
 	}
 	_, err = s.images.Modify(ctx, it.Key, func(r *record) error {
 		old := r.Image.ImagePut
+		put, err := change(old)
+		if err == nil {
+			err = unified.CheckProperties(put.Properties)
+		}
+		if err != nil {
+			return err
+		}
 		r.Image.ImagePut = put
 		if put.Properties == nil {
 			r.Image.Properties = map[string]string{}

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/shoal-project/shoal/api"
+	"github.com/shoal-project/shoal/identity/policy"
 	"github.com/shoal-project/shoal/instance/config"
 	"github.com/shoal-project/shoal/instance/driver"
 	"github.com/shoal-project/shoal/internal/errs"
@@ -96,6 +97,9 @@ func (s *Service) plan(ctx context.Context, project api.ProjectName, req api.Ins
 	if err != nil {
 		return nil, err
 	}
+	if _, err := s.gate(p.ref, nil, &rec); err != nil {
+		return nil, err
+	}
 	p.root = *exp.devs.Root
 	rec.Pool = p.root.Pool.String()
 	rec.Config["volatile.uuid"] = rec.ID
@@ -165,7 +169,11 @@ func (s *Service) resolveSource(ctx context.Context, project api.ProjectName, sr
 	default:
 		return nil, errs.Invalid("Must specify one of alias, fingerprint or properties for init from image")
 	}
-	return s.d.Images.Resolve(ctx, project, ref)
+	holder, err := s.d.Projects.Effective(project, policy.Images)
+	if err != nil {
+		return nil, err
+	}
+	return s.d.Images.Resolve(ctx, holder, ref)
 }
 
 // create makes the instance. Whatever goes wrong after the record is written is undone by destroy, here or at the next start.
@@ -204,7 +212,7 @@ func (s *Service) create(ctx context.Context, p *plan) error {
 // claim writes the record with an id block and hardware addresses; it tries again when another instance was faster.
 func (s *Service) claim(ctx context.Context, p *plan) error {
 	p.rec.CreatedAt = s.d.Clock.Now()
-	for range 100 {
+	for range 1000 {
 		rec := p.rec.clone()
 		if err := s.fillVolatile(p.ref.project, &rec); err != nil {
 			return err
@@ -214,7 +222,7 @@ func (s *Service) claim(ctx context.Context, p *plan) error {
 			p.rec = rec
 			return nil
 		}
-		if !errs.IsExists(err) {
+		if !faster(err) || ctx.Err() != nil {
 			return fmt.Errorf("write the record: %w", err)
 		}
 		if _, taken := s.store.get(p.ref); taken == nil {

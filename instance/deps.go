@@ -5,6 +5,7 @@ import (
 	"log/slog"
 
 	"github.com/shoal-project/shoal/api"
+	"github.com/shoal-project/shoal/identity/policy"
 	"github.com/shoal-project/shoal/instance/config"
 	"github.com/shoal-project/shoal/instance/driver"
 	"github.com/shoal-project/shoal/instance/profile"
@@ -23,6 +24,7 @@ type Deps struct {
 	Volumes  VolumeStore
 	Images   ImageStore
 	NICs     NICs
+	Projects Projects                    // optional: without, every project has everything of its own and no limits
 	Guests   Guests                      // optional: NICs when that can; else the state of an instance shows no network
 	Events   Events                      // optional
 	Dir      string                      // the daemon's state directory; instances/ and logs/ below it belong to this room
@@ -31,6 +33,15 @@ type Deps struct {
 	Machine  func() (config.Host, error) // optional: the memory and CPUs that limits refer to; nil: this machine's
 	Clock    clock.Clock
 	Logger   *slog.Logger
+}
+
+// Projects knows what projects share and what they allow; identity/project satisfies it.
+type Projects interface {
+	// Effective returns the project that holds the objects of a feature for name.
+	Effective(name api.ProjectName, feature string) (api.ProjectName, error)
+	// Gate decides whether objects of before may make way for those of after, with their effective configurations. What it returns must be part
+	// of the transaction that writes them; Conflict or Exists from it mean: ask again.
+	Gate(name api.ProjectName, before, after policy.Contents) ([]state.Op, error)
 }
 
 // VolumeStore is where instance roots live; storage satisfies it.

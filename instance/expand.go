@@ -2,6 +2,7 @@ package instance
 
 import (
 	"github.com/shoal-project/shoal/api"
+	"github.com/shoal-project/shoal/identity/policy"
 	"github.com/shoal-project/shoal/instance/config"
 	"github.com/shoal-project/shoal/internal/errs"
 )
@@ -30,8 +31,12 @@ func expandWith(profiles []api.ProfilePut, rec record) (expanded, error) {
 	return x, err
 }
 
-// profilesOf returns profiles by name; their content is shared.
+// profilesOf returns profiles by name, from where the project has them; their content is shared.
 func (s *Service) profilesOf(project api.ProjectName, names []string) ([]api.ProfilePut, error) {
+	project, err := s.d.Projects.Effective(project, policy.Profiles)
+	if err != nil {
+		return nil, err
+	}
 	seen := map[string]bool{}
 	var out []api.ProfilePut
 	for _, name := range names {
@@ -71,6 +76,10 @@ func (s *Service) checkEffective(project api.ProjectName, x expanded) error {
 }
 
 func (s *Service) checkNetworks(project api.ProjectName, devs config.Devices) error {
+	project, err := s.d.Projects.Effective(project, policy.Networks)
+	if err != nil {
+		return err
+	}
 	for _, n := range devs.NICs {
 		if err := s.d.NICs.NetworkExists(project, n.Network); err != nil {
 			if errs.IsNotFound(err) {

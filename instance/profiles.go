@@ -7,19 +7,28 @@ import (
 	"slices"
 
 	"github.com/shoal-project/shoal/api"
+	"github.com/shoal-project/shoal/identity/policy"
 	"github.com/shoal-project/shoal/instance/config"
 	"github.com/shoal-project/shoal/instance/profile"
+	"github.com/shoal-project/shoal/internal/errs"
 	"github.com/shoal-project/shoal/internal/state"
 )
 
 // Service is what uses profiles.
 var _ profile.Users = (*Service)(nil)
 
-// usersOf returns the project's records that have a profile.
-func (s *Service) usersOf(project api.ProjectName, name string) []state.Item[record] {
+// usersOf returns the records that have a profile of holder: its own project's and those of projects that share its profiles.
+func (s *Service) usersOf(holder api.ProjectName, name string) []state.Item[record] {
 	var out []state.Item[record]
-	for _, item := range s.store.list(project) {
-		if item.Value.Phase != renaming && slices.Contains(item.Value.Profiles, name) {
+	for _, item := range s.store.list(api.ProjectName{}) {
+		if item.Value.Phase == renaming || !slices.Contains(item.Value.Profiles, name) {
+			continue
+		}
+		r, err := parseKey(item.Key)
+		if err != nil {
+			continue
+		}
+		if p, err := s.d.Projects.Effective(r.project, policy.Profiles); err == nil && p == holder {
 			out = append(out, item)
 		}
 	}
@@ -30,7 +39,9 @@ func (s *Service) usersOf(project api.ProjectName, name string) []state.Item[rec
 func (s *Service) ProfileUsers(project api.ProjectName, name string) []string {
 	var out []string
 	for _, item := range s.usersOf(project, name) {
-		out = append(out, state.SplitKey(item.Key)[1])
+		if r, err := parseKey(item.Key); err == nil {
+			out = append(out, instanceURL(r))
+		}
 	}
 	return out
 }
@@ -45,37 +56,49 @@ func (s *Service) profilesWith(project api.ProjectName, names []string, name str
 }
 
 // CheckProfile implements [profile.Users].
-func (s *Service) CheckProfile(project api.ProjectName, name string, content api.ProfilePut) error {
+func (s *Service) CheckProfile(project api.ProjectName, name string, content api.ProfilePut) ([]state.Op, error) {
 	if err := config.Check(content.Config, config.Any, false); err != nil {
-		return err
+		return nil, err
 	}
 	devs, err := config.ParseDevices(content.Devices)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if devs.Root != nil {
 		if err := s.d.Volumes.PoolExists(devs.Root.Pool); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if err := s.checkNetworks(project, devs); err != nil {
-		return err
+		return nil, err
 	}
 	for _, item := range s.usersOf(project, name) {
-		profiles, err := s.profilesWith(project, item.Value.Profiles, name, content)
-		if err != nil {
-			return err
+		if err := s.checkUser(item, name, content); err != nil {
+			return nil, fmt.Errorf("instance %q: %w", state.SplitKey(item.Key)[1], err)
 		}
-		x, err := expandWith(profiles, item.Value)
-		if err == nil {
-			err = x.devs.NeedRoot()
-		}
-		if err == nil && x.devs.Root.Pool.String() != item.Value.Pool {
-			err = fmt.Errorf("Cannot update root disk device pool name to %q", x.devs.Root.Pool) //nolint:staticcheck // LXD's text
-		}
-		if err != nil {
-			return fmt.Errorf("instance %q: %w", state.SplitKey(item.Key)[1], err)
-		}
+	}
+	return s.gateProfile(project, name, content)
+}
+
+// checkUser says whether an instance can live with a profile's new content.
+func (s *Service) checkUser(item state.Item[record], name string, content api.ProfilePut) error {
+	r, err := parseKey(item.Key)
+	if err != nil {
+		return err
+	}
+	profiles, err := s.profilesWith(r.project, item.Value.Profiles, name, content)
+	if err != nil {
+		return err
+	}
+	x, err := expandWith(profiles, item.Value)
+	if err != nil {
+		return err
+	}
+	if err := x.devs.NeedRoot(); err != nil {
+		return err
+	}
+	if x.devs.Root.Pool.String() != item.Value.Pool {
+		return errs.Invalid("Cannot update root disk device pool name to %q", x.devs.Root.Pool)
 	}
 	return nil
 }
@@ -93,16 +116,16 @@ func (s *Service) ProfileChanged(ctx context.Context, project api.ProjectName, n
 			var before record
 			after, err := s.store.modify(ctx, r, func(rec *record) error {
 				before = rec.clone()
-				return s.fillVolatile(project, rec)
+				return s.fillVolatile(r.project, rec)
 			})
 			if err != nil {
 				return err
 			}
-			was, err := s.profilesWith(project, before.Profiles, name, old)
+			was, err := s.profilesWith(r.project, before.Profiles, name, old)
 			if err != nil {
 				return err
 			}
-			is, err := s.profilesWith(project, after.Profiles, name, now)
+			is, err := s.profilesWith(r.project, after.Profiles, name, now)
 			if err != nil {
 				return err
 			}

@@ -117,6 +117,7 @@ type store struct {
 	claimed *state.Table[claim]
 	snaps   *state.Table[snapshot]
 	member  string
+	gate    func(r ref, old, now *record) ([]state.Op, error) // see Service.gate
 }
 
 func newStore(db *state.DB, member string) *store {
@@ -142,23 +143,37 @@ func (s *store) list(project api.ProjectName) []state.Item[record] {
 }
 
 // write stores now in place of item, together with the claims that came and went, in one transaction.
-// errs.Exists says that a claim is taken.
+// errs.Exists says that a claim is taken, errs.Denied that the project does not allow it.
 func (s *store) write(ctx context.Context, item state.Item[record], now record) error {
 	ops, err := s.claimOps(item.Value, now)
 	if err != nil {
 		return err
 	}
+	r, err := parseKey(item.Key)
+	if err != nil {
+		return err
+	}
+	gate, err := s.gate(r, &item.Value, &now)
+	if err != nil {
+		return err
+	}
+	ops = append(ops, gate...)
 	item.Value = now
 	_, err = s.db.Txn(ctx, append(ops, s.records.UpdateOp(item))...)
 	return err
 }
 
-// create stores a record under a name that must be free.
+// create stores a record under a name that must be free. errs.Conflict: the project changed meanwhile, ask again.
 func (s *store) create(ctx context.Context, r ref, rec record) error {
 	ops, err := s.claimOps(record{}, rec)
 	if err != nil {
 		return err
 	}
+	gate, err := s.gate(r, nil, &rec)
+	if err != nil {
+		return err
+	}
+	ops = append(ops, gate...)
 	_, err = s.db.Txn(ctx, append(ops, s.records.CreateOp(r.key(), rec))...)
 	return err
 }

@@ -56,7 +56,11 @@ func New(d Deps) (*Service, error) {
 	if g, ok := d.NICs.(Guests); ok && d.Guests == nil {
 		d.Guests = g
 	}
+	if d.Projects == nil {
+		d.Projects = unlimited{}
+	}
 	s := &Service{d: d, store: newStore(d.State, d.Member), entries: newEntries(), log: d.Logger}
+	s.store.gate = s.gate
 	if s.ids = d.IDMaps; s.ids.IsZero() {
 		if s.ids, s.idsErr = hostIDRange(); s.idsErr != nil {
 			s.log.Error("new instances must be privileged: no user ids can be lent to them", "err", s.idsErr)

@@ -123,6 +123,9 @@ func (s *Service) next(r ref, cur record, put api.InstancePut, check func(ETag) 
 	if x.devs.Root.Pool.String() != cur.Pool {
 		return cur, errs.Invalid("Cannot update root disk device pool name to %q", x.devs.Root.Pool)
 	}
+	if _, err := s.gate(r, &cur, &rec); err != nil {
+		return cur, err
+	}
 	if err := s.fillVolatile(r.project, &rec); err != nil {
 		return cur, err
 	}

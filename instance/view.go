@@ -2,6 +2,7 @@ package instance
 
 import (
 	"github.com/shoal-project/shoal/api"
+	"github.com/shoal-project/shoal/identity/policy"
 	"github.com/shoal-project/shoal/instance/config"
 	"github.com/shoal-project/shoal/internal/state"
 )
@@ -62,8 +63,12 @@ func (s *Service) render(item state.Item[record]) (api.Instance, bool) {
 		return api.Instance{}, false
 	}
 	var profiles []api.ProfilePut
+	holder, err := s.d.Projects.Effective(r.project, policy.Profiles)
+	if err != nil {
+		holder = r.project
+	}
 	for _, name := range rec.Profiles {
-		if p, err := s.d.Profiles.Peek(r.project, name); err == nil {
+		if p, err := s.d.Profiles.Peek(holder, name); err == nil {
 			profiles = append(profiles, p)
 		}
 	}

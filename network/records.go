@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/shoal-project/shoal/api"
+	"github.com/shoal-project/shoal/identity/policy"
 	"github.com/shoal-project/shoal/internal/errs"
 	"github.com/shoal-project/shoal/internal/state"
 )
@@ -47,7 +48,10 @@ func (s *Service) Create(ctx context.Context, project api.ProjectName, req api.N
 		return err
 	}
 	rec := record{Type: "bridge", Description: req.Description, Config: config}
-	if _, err := s.networks.Create(ctx, recordKey(name.String()), rec); err != nil {
+	if project != api.DefaultProject {
+		rec.Project = project.String()
+	}
+	if err := s.record(ctx, project, name, rec); err != nil {
 		return fmt.Errorf("create network %s: %w", name, err)
 	}
 	err = s.bringUp(ctx, name.String(), config)
@@ -62,6 +66,39 @@ func (s *Service) Create(ctx context.Context, project api.ProjectName, req api.N
 		err = errors.Join(err, derr)
 	}
 	return fmt.Errorf("create network %s: %w", name, err)
+}
+
+// record writes the record of a new network, if the project may have one more.
+func (s *Service) record(ctx context.Context, project api.ProjectName, name api.NetworkName, rec record) error {
+	for {
+		ops, err := s.d.Gate(project, policy.Contents{}, policy.OneNetwork(name.String()))
+		if err != nil {
+			return err
+		}
+		_, err = s.d.State.Txn(ctx, append(ops, s.networks.CreateOp(recordKey(name.String()), rec))...)
+		if !errs.IsConflict(err) && !errs.IsExists(err) || ctx.Err() != nil {
+			return err
+		}
+		if _, err := s.networks.Get(recordKey(name.String())); err == nil {
+			return errs.Exists("The network already exists")
+		}
+	}
+}
+
+// holds reports whether a network belongs to a project.
+func (r record) holds(project api.ProjectName) bool {
+	return r.Project == project.String() || r.Project == "" && project == api.DefaultProject
+}
+
+// Names returns the names of a project's managed networks, sorted.
+func (s *Service) Names(project api.ProjectName) []string {
+	var out []string
+	for it := range s.networks.All("") {
+		if it.Value.holds(project) {
+			out = append(out, nameOf(it.Key))
+		}
+	}
+	return out
 }
 
 // fill replaces "auto" by addresses, checks the result and that it does not overlap another network's.
@@ -148,16 +185,25 @@ func (s *Service) check(p api.NetworkPut) error {
 	return s.keys.Validate(p.Config, "")
 }
 
-// Update replaces description and configuration, and brings the bridge into line. Where that fails the old configuration
-// is put back. Interfaces keep their addresses where these fit; one with a static address that does not is a reason to refuse.
+// Update is [Service.Modify] for who has decided already.
 func (s *Service) Update(ctx context.Context, project api.ProjectName, name api.NetworkName, req api.NetworkPut) error {
-	if err := s.check(req); err != nil {
-		return err
-	}
+	return s.Modify(ctx, project, name, func(api.NetworkPut) (api.NetworkPut, error) { return req, nil })
+}
+
+// Modify replaces description and configuration by what change makes of the current ones, which nobody else changes meanwhile, and brings the bridge into line. Where that fails the old configuration
+// is put back. Interfaces keep their addresses where these fit; one with a static address that does not is a reason to refuse.
+func (s *Service) Modify(ctx context.Context, project api.ProjectName, name api.NetworkName, change func(current api.NetworkPut) (api.NetworkPut, error)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	it, err := s.get(name.String())
+	it, err := s.of(project, name.String())
 	if err != nil {
+		return err
+	}
+	req, err := change(api.NetworkPut{Config: maps.Clone(it.Value.Config), Description: it.Value.Description})
+	if err != nil {
+		return err
+	}
+	if err := s.check(req); err != nil {
 		return err
 	}
 	old := it.Value
@@ -210,7 +256,7 @@ func (s *Service) checkFits(network string, config api.Config) error {
 func (s *Service) Delete(ctx context.Context, project api.ProjectName, name api.NetworkName) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if _, err := s.get(name.String()); err != nil {
+	if _, err := s.of(project, name.String()); err != nil {
 		return err
 	}
 	s.live.Lock()
@@ -254,22 +300,36 @@ func (s *Service) get(name string) (state.Item[record], error) {
 	return it, err
 }
 
-// NetworkExists reports errs.NotFound when there is no such managed network.
+// of is get for a network of a project: one of another project is not there.
+func (s *Service) of(project api.ProjectName, name string) (state.Item[record], error) {
+	it, err := s.get(name)
+	if err == nil && !it.Value.holds(project) {
+		err = errs.NotFound("Network not found")
+	}
+	return it, err
+}
+
+// NetworkExists reports errs.NotFound when the project has no such managed network.
 func (s *Service) NetworkExists(project api.ProjectName, name api.NetworkName) error {
-	_, err := s.networks.Get(recordKey(name.String()))
+	_, err := s.of(project, name.String())
 	if errs.IsNotFound(err) {
 		return errs.NotFound("network %q not found", name)
 	}
 	return err
 }
 
-// List returns the managed networks and the other interfaces of the host, sorted by name.
+// List returns the managed networks of a project, those of the default one with the other interfaces of the host, sorted by name.
 func (s *Service) List(ctx context.Context, project api.ProjectName) ([]api.Network, error) {
 	var out []api.Network
 	managed := map[string]bool{}
 	for _, it := range s.networks.List("") {
 		managed[nameOf(it.Key)] = true
-		out = append(out, s.render(project, it))
+		if it.Value.holds(project) {
+			out = append(out, s.render(project, it))
+		}
+	}
+	if project != api.DefaultProject {
+		return out, nil
 	}
 	ifs, err := s.d.Links.Interfaces()
 	if err != nil {
@@ -284,11 +344,14 @@ func (s *Service) List(ctx context.Context, project api.ProjectName) ([]api.Netw
 	return out, nil
 }
 
-// Get returns a managed network or an interface of the host; errs.NotFound when there is neither.
+// Get returns a managed network of the project or, for the default one, an interface of the host; errs.NotFound when there is neither.
 func (s *Service) Get(ctx context.Context, project api.ProjectName, name string) (api.Network, error) {
 	it, err := s.networks.Get(recordKey(name))
-	if err == nil {
+	if err == nil && it.Value.holds(project) {
 		return s.render(project, it), nil
+	}
+	if err == nil || project != api.DefaultProject {
+		return api.Network{}, errs.NotFound("Network not found")
 	}
 	if !errs.IsNotFound(err) {
 		return api.Network{}, err
@@ -336,6 +399,9 @@ func (s *Service) Reason(name string) error {
 
 // State returns addresses and counters of a managed network or an interface of the host.
 func (s *Service) State(ctx context.Context, project api.ProjectName, name string) (api.NetworkState, error) {
+	if _, err := s.Get(ctx, project, name); err != nil {
+		return api.NetworkState{}, err
+	}
 	st, ok, err := s.d.Links.State(name)
 	if err == nil && !ok {
 		err = errs.NotFound("Network not found")

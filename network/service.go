@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/shoal-project/shoal/api"
+	"github.com/shoal-project/shoal/identity/policy"
 	"github.com/shoal-project/shoal/internal/clock"
 	"github.com/shoal-project/shoal/internal/errs"
 	"github.com/shoal-project/shoal/internal/schema"
@@ -62,6 +63,9 @@ type Deps struct {
 	Servers  Servers  // nil: the real ones
 	// UsedBy returns the URLs of the instances and profiles that use a network; may be nil.
 	UsedBy func(project api.ProjectName, network api.NetworkName) []string
+	// Gate decides whether a project may have networks of these names more; what it returns must be part of the transaction that writes
+	// them, which fails with Conflict or Exists when the answer has become stale. May be nil.
+	Gate func(project api.ProjectName, before, after policy.Contents) ([]state.Op, error)
 }
 
 // Service is the networks of this machine. Safe for concurrent use.
@@ -86,8 +90,9 @@ type Service struct {
 }
 
 // record is a network in the table "networks". Bridges are interfaces of the host, so there is one of a name whatever the
-// projects: all of them are in the default project, and projects without networks of their own use those.
+// projects: the key says nothing of the project, the record does.
 type record struct {
+	Project     string     `json:"project,omitempty"` // whose it is; empty: the default project's
 	Type        string     `json:"type"`
 	Description string     `json:"description"`
 	Config      api.Config `json:"config"`
@@ -126,6 +131,9 @@ func New(d Deps) (*Service, error) {
 	}
 	if d.UsedBy == nil {
 		d.UsedBy = func(api.ProjectName, api.NetworkName) []string { return nil }
+	}
+	if d.Gate == nil {
+		d.Gate = func(api.ProjectName, policy.Contents, policy.Contents) ([]state.Op, error) { return nil, nil }
 	}
 	return &Service{
 		d:        d,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sort"
 
 	"github.com/shoal-project/shoal/api"
@@ -75,6 +76,17 @@ func (s *Service) ListPools(ctx context.Context) []api.StoragePool {
 	return out
 }
 
+// PoolNames returns the names of all pools, sorted.
+func (s *Service) PoolNames() []api.PoolName {
+	var out []api.PoolName
+	for it := range s.pools.All("") {
+		if name, err := api.ParsePoolName(state.SplitKey(it.Key)[0]); err == nil {
+			out = append(out, name)
+		}
+	}
+	return out
+}
+
 // GetPool returns one pool; "Storage pool not found".
 func (s *Service) GetPool(ctx context.Context, name api.PoolName) (*api.StoragePool, error) {
 	it, err := s.poolItem(name)
@@ -122,8 +134,13 @@ func (s *Service) usedBy(name api.PoolName) []string {
 	return out
 }
 
-// UpdatePool replaces configuration and description. The source cannot change and the size can only grow.
+// UpdatePool is [Service.ModifyPool] for who has decided already.
 func (s *Service) UpdatePool(ctx context.Context, name api.PoolName, req api.StoragePoolPut) error {
+	return s.ModifyPool(ctx, name, func(api.StoragePoolPut) (api.StoragePoolPut, error) { return req, nil })
+}
+
+// ModifyPool replaces configuration and description by what change makes of the current ones, which nobody else changes meanwhile. The source cannot change and the size can only grow.
+func (s *Service) ModifyPool(ctx context.Context, name api.PoolName, change func(current api.StoragePoolPut) (api.StoragePoolPut, error)) error {
 	h := s.handle(name)
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -132,6 +149,10 @@ func (s *Service) UpdatePool(ctx context.Context, name api.PoolName, req api.Sto
 		return err
 	}
 	drv, err := s.driver(it.Value.Driver)
+	if err != nil {
+		return err
+	}
+	req, err := change(api.StoragePoolPut{Config: maps.Clone(it.Value.Config), Description: it.Value.Description})
 	if err != nil {
 		return err
 	}

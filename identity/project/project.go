@@ -8,28 +8,36 @@ import (
 	"strings"
 
 	"github.com/shoal-project/shoal/api"
+	"github.com/shoal-project/shoal/identity/policy"
 	"github.com/shoal-project/shoal/internal/errs"
+	"github.com/shoal-project/shoal/internal/schema"
 	"github.com/shoal-project/shoal/internal/state"
 )
 
 // The features: kinds of objects that a project may keep for itself.
 const (
-	Images   = "features.images"
-	Profiles = "features.profiles"
-	Volumes  = "features.storage.volumes"
-	Networks = "features.networks"
+	Images   = policy.Images
+	Profiles = policy.Profiles
+	Volumes  = policy.Volumes
+	Networks = policy.Networks
 )
 
-var features = []string{Images, Networks, Profiles, Volumes}
+// newDefaults is what a new project gets; the default project has every feature.
+func newDefaults() map[string]string {
+	return map[string]string{Images: "true", Profiles: "true", Volumes: "true", policy.Buckets: "true", Networks: "false"}
+}
 
-// newDefaults is what a new project gets; the default project has all of them.
-var newDefaults = map[string]string{Images: "true", Profiles: "true", Volumes: "true", Networks: "false"}
+// inDefault are the features that the default project shows.
+func inDefault() []string { return []string{Images, Networks, Profiles, policy.Buckets, Volumes} }
 
 // record is a project as it is stored.
 type record struct {
 	Name        string            `json:"name"`
 	Description string            `json:"description"`
 	Config      map[string]string `json:"config"`
+	// Watched says that whoever changes the contents changes this record too, see Gate.
+	Watched bool  `json:"watched,omitempty"`
+	Changes int64 `json:"changes,omitempty"` // how often the contents have changed while Watched
 }
 
 // Deps is what the service needs.
@@ -37,6 +45,11 @@ type Deps struct {
 	State *state.DB
 	// UsedBy returns the URLs of all objects in the project; nil means that nobody knows of any.
 	UsedBy func(api.ProjectName) []string
+	// Contents returns what is in the project, with effective configurations; nil means nothing.
+	Contents func(api.ProjectName) (policy.Contents, error)
+	// Leftovers returns what belongs to an empty project all the same (its default profile) and must go with it, or to the name that
+	// to says when that is not zero; nil means nothing.
+	Leftovers func(from, to api.ProjectName) ([]state.Op, error)
 	// Forget takes rights on a project away from whoever has them; nil means that nobody has. It is called before a project is made,
 	// for what one of that name has left behind, and after it was deleted.
 	Forget func(context.Context, api.ProjectName) error
@@ -56,6 +69,12 @@ func New(d Deps) (*Service, error) {
 	if d.UsedBy == nil {
 		d.UsedBy = func(api.ProjectName) []string { return nil }
 	}
+	if d.Contents == nil {
+		d.Contents = func(api.ProjectName) (policy.Contents, error) { return policy.Contents{}, nil }
+	}
+	if d.Leftovers == nil {
+		d.Leftovers = func(api.ProjectName, api.ProjectName) ([]state.Op, error) { return nil, nil }
+	}
 	if d.Forget == nil {
 		d.Forget = func(context.Context, api.ProjectName) error { return nil }
 	}
@@ -64,23 +83,27 @@ func New(d Deps) (*Service, error) {
 
 func defaultRecord() record {
 	c := map[string]string{}
-	for _, f := range features {
+	for _, f := range inDefault() {
 		c[f] = "true"
 	}
 	return record{Name: "default", Description: "Default LXD project", Config: c}
 }
 
 func (s *Service) read(name api.ProjectName) (record, error) {
+	item, err := s.item(name)
+	return item.Value, err
+}
+
+// item returns the record with its revision; that of the default project is 0 as long as nobody has written to it.
+func (s *Service) item(name api.ProjectName) (state.Item[record], error) {
 	item, err := s.table.Get(state.Key(name.String()))
 	switch {
-	case err == nil:
-		return item.Value, nil
 	case errs.IsNotFound(err) && name == api.DefaultProject:
-		return defaultRecord(), nil
+		return state.Item[record]{Key: state.Key(name.String()), Value: defaultRecord()}, nil
 	case errs.IsNotFound(err):
-		return record{}, errs.NotFound("Project not found")
+		return item, errs.NotFound("Project not found")
 	}
-	return record{}, err
+	return item, err
 }
 
 // render makes the object of the API; used_by is never null on the wire.
@@ -130,11 +153,14 @@ func (s *Service) Exists(name api.ProjectName) error {
 
 // Effective returns the project that holds the objects of a feature for name: itself or the default one.
 func (s *Service) Effective(name api.ProjectName, feature string) (api.ProjectName, error) {
-	r, err := s.read(name)
-	if err != nil {
-		return api.ProjectName{}, err
+	if name == api.DefaultProject {
+		return name, nil
 	}
-	if r.Config[feature] == "true" {
+	item, ok := s.table.Peek(state.Key(name.String()))
+	if !ok {
+		return api.ProjectName{}, errs.NotFound("Project not found")
+	}
+	if on, _ := schema.ParseBool(item.Value.Config[feature]); on {
 		return name, nil
 	}
 	return api.DefaultProject, nil
@@ -142,19 +168,14 @@ func (s *Service) Effective(name api.ProjectName, feature string) (api.ProjectNa
 
 // Create makes a project; features that the request does not name get LXD's defaults.
 func (s *Service) Create(ctx context.Context, raw string, put api.ProjectPut) (api.ProjectName, error) {
-	if strings.Contains(raw, " ") {
-		return api.ProjectName{}, errs.Invalid("Project names may not contain spaces")
-	}
-	if raw == "" {
-		return api.ProjectName{}, errs.Invalid("No name provided")
-	}
-	name, err := api.ParseProjectName(raw)
+	name, err := parseName(raw)
 	if err != nil {
 		return name, err
 	}
-	cfg := maps.Clone(newDefaults)
+	cfg := newDefaults()
 	maps.Copy(cfg, put.Config)
-	if err := validate(cfg); err != nil {
+	maps.DeleteFunc(cfg, func(_, v string) bool { return v == "" })
+	if err := policy.CheckConfig(cfg); err != nil {
 		return name, err
 	}
 	if name == api.DefaultProject {
@@ -165,48 +186,11 @@ func (s *Service) Create(ctx context.Context, raw string, put api.ProjectPut) (a
 			return name, err
 		}
 	}
-	_, err = s.table.Create(ctx, state.Key(raw), record{raw, put.Description, cfg})
+	_, err = s.table.Create(ctx, state.Key(raw), record{Name: raw, Description: put.Description, Config: cfg, Watched: policy.Governed(cfg)})
 	if errs.IsExists(err) {
 		return name, errs.Exists("Project %q already exists", raw)
 	}
 	return name, err
-}
-
-// Update replaces configuration and description. A feature cannot change while the project holds objects.
-func (s *Service) Update(ctx context.Context, name api.ProjectName, put api.ProjectPut) error {
-	cur, err := s.read(name)
-	if err != nil {
-		return err
-	}
-	cfg := maps.Clone(put.Config)
-	if cfg == nil {
-		cfg = map[string]string{}
-	}
-	for _, f := range features {
-		if cfg[f] == "" {
-			cfg[f] = cur.Config[f]
-		}
-	}
-	if err := validate(cfg); err != nil {
-		return err
-	}
-	for _, f := range features {
-		if cfg[f] == cur.Config[f] {
-			continue
-		}
-		if name == api.DefaultProject {
-			return errs.Invalid("You can't change the features of the default project")
-		}
-		if !empty(s.d.UsedBy(name)) {
-			verb := "enabled"
-			if cfg[f] == "false" {
-				verb = "disabled"
-			}
-			return errs.Invalid("Project feature %q cannot be %s on non-empty projects", f, verb)
-		}
-	}
-	_, err = s.table.Put(ctx, state.Key(name.String()), record{name.String(), put.Description, cfg})
-	return err
 }
 
 // Delete removes an empty project. errs.Forbidden for the default one.
@@ -214,20 +198,68 @@ func (s *Service) Delete(ctx context.Context, name api.ProjectName) error {
 	if name == api.DefaultProject {
 		return errs.Forbidden("The 'default' project cannot be deleted")
 	}
-	if err := s.Exists(name); err != nil {
+	return s.remove(ctx, name, api.ProjectName{}, "Only empty projects can be removed")
+}
+
+// Rename gives an empty project another name; errs.Exists when that is taken. Who had rights on the old name has none on the new one.
+func (s *Service) Rename(ctx context.Context, name api.ProjectName, to string) error {
+	if name == api.DefaultProject {
+		return errs.Forbidden("The 'default' project cannot be renamed")
+	}
+	target, err := parseName(to)
+	if err != nil {
 		return err
 	}
-	if !empty(s.d.UsedBy(name)) {
-		return errs.Invalid("Only empty projects can be removed")
+	if _, err := s.item(target); err == nil {
+		return errs.Exists("A project named %q already exists", to)
 	}
-	err := s.table.Delete(ctx, state.Key(name.String()))
-	if errs.IsNotFound(err) {
-		return errs.NotFound("Project not found")
+	if err := s.d.Forget(ctx, target); err != nil {
+		return err
 	}
-	if err == nil {
-		err = s.d.Forget(ctx, name)
+	return s.remove(ctx, name, target, "Only empty projects can be renamed")
+}
+
+// remove takes a project away, or to another name, in one transaction.
+func (s *Service) remove(ctx context.Context, name, to api.ProjectName, inUse string) error {
+	for {
+		item, err := s.watch(ctx, name)
+		if err != nil {
+			return err
+		}
+		if !empty(s.d.UsedBy(name)) {
+			return errs.Invalid("%s", inUse)
+		}
+		ops, err := s.d.Leftovers(name, to)
+		if err != nil {
+			return err
+		}
+		ops = append(ops, s.table.DeleteOp(item))
+		if !to.IsZero() {
+			moved := item.Value
+			moved.Name = to.String()
+			ops = append(ops, s.table.CreateOp(state.Key(to.String()), moved))
+		}
+		_, err = s.d.State.Txn(ctx, ops...)
+		switch {
+		case errs.IsConflict(err) && ctx.Err() == nil:
+			continue
+		case errs.IsExists(err):
+			return errs.Exists("A project named %q already exists", to)
+		case err != nil:
+			return err
+		}
+		return s.d.Forget(ctx, name)
 	}
-	return err
+}
+
+func parseName(raw string) (api.ProjectName, error) {
+	if strings.Contains(raw, " ") {
+		return api.ProjectName{}, errs.Invalid("Project names may not contain spaces")
+	}
+	if raw == "" {
+		return api.ProjectName{}, errs.Invalid("No name provided")
+	}
+	return api.ParseProjectName(raw)
 }
 
 // empty ignores the default profile, which every project with profiles has.
@@ -238,22 +270,4 @@ func empty(usedBy []string) bool {
 		}
 	}
 	return true
-}
-
-// validate accepts the features and user.* keys. Limits and restrictions are refused: ignoring them would be a lie.
-func validate(cfg map[string]string) error {
-	for k, v := range cfg {
-		switch {
-		case slices.Contains(features, k):
-			if v != "true" && v != "false" {
-				return errs.Invalid("Invalid value %q for project configuration key %q: must be true or false", v, k)
-			}
-		case strings.HasPrefix(k, "user."):
-		case strings.HasPrefix(k, "limits."), strings.HasPrefix(k, "restricted"), strings.HasPrefix(k, "images."), strings.HasPrefix(k, "backups."):
-			return errs.Unsupported("Project configuration key %q is not supported yet", k)
-		default:
-			return errs.Invalid("Invalid project configuration key %q: allowed are %s and user.*", k, strings.Join(features, ", "))
-		}
-	}
-	return nil
 }

@@ -18,6 +18,12 @@ func service(t *testing.T, usedBy map[string][]string) *project.Service {
 	return s
 }
 
+// update replaces a project's writable part.
+func update(t *testing.T, s *project.Service, name api.ProjectName, put api.ProjectPut) error {
+	t.Helper()
+	return s.Update(t.Context(), name, func(api.ProjectPut) (api.ProjectPut, error) { return put, nil })
+}
+
 func TestTheDefaultProjectAlwaysExists(t *testing.T) {
 	s := service(t, nil)
 	p, err := s.Get(api.DefaultProject)
@@ -30,10 +36,10 @@ func TestTheDefaultProjectAlwaysExists(t *testing.T) {
 	if _, err := s.Create(t.Context(), "default", api.ProjectPut{}); !errs.IsExists(err) {
 		t.Errorf("created twice: %v", err)
 	}
-	if err := s.Update(t.Context(), api.DefaultProject, api.ProjectPut{Description: "mine"}); err != nil {
+	if err := update(t, s, api.DefaultProject, api.ProjectPut{Description: "mine"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Update(t.Context(), api.DefaultProject, api.ProjectPut{Config: api.Config{project.Images: "false"}}); err == nil {
+	if err := update(t, s, api.DefaultProject, api.ProjectPut{Config: api.Config{project.Images: "false"}}); err == nil {
 		t.Error("switched off a feature of the default project")
 	}
 	all, err := s.List()
@@ -56,11 +62,11 @@ func TestLife(t *testing.T) {
 		t.Errorf("profiles of foo are in %v, %v", eff, err)
 	}
 	used["foo"] = []string{"/1.0/profiles/default?project=foo"}
-	if err := s.Update(t.Context(), name, api.ProjectPut{Config: api.Config{project.Images: "true"}}); err != nil {
+	if err := update(t, s, name, api.ProjectPut{Config: api.Config{project.Images: "true"}}); err != nil {
 		t.Errorf("an empty project refuses a feature: %v", err)
 	}
 	used["foo"] = append(used["foo"], "/1.0/instances/c1?project=foo")
-	if err := s.Update(t.Context(), name, api.ProjectPut{Config: api.Config{project.Images: "false"}}); !errs.Is(err, errs.InvalidInput) {
+	if err := update(t, s, name, api.ProjectPut{Config: api.Config{project.Images: "false"}}); !errs.Is(err, errs.InvalidInput) {
 		t.Errorf("changed a feature under an instance: %v", err)
 	}
 	if err := s.Delete(t.Context(), name); !errs.Is(err, errs.InvalidInput) || err.Error() != "Only empty projects can be removed" {
@@ -88,7 +94,11 @@ func TestBadInput(t *testing.T) {
 		"slash":       {"a/b", nil, errs.InvalidInput, ""},
 		"unknown key": {"foo", api.Config{"nope": "1"}, errs.InvalidInput, ""},
 		"not a bool":  {"foo", api.Config{project.Images: "maybe"}, errs.InvalidInput, ""},
-		"a limit":     {"foo", api.Config{"limits.instances": "3"}, errs.UnsupportedClass, ""},
+		"not a limit": {"foo", api.Config{"limits.instances": "many"}, errs.InvalidInput, ""},
+		"not a word":  {"foo", api.Config{"restricted.backups": "perhaps"}, errs.InvalidInput, ""},
+		"not a path":  {"foo", api.Config{"restricted.devices.disk.paths": "/a/../b"}, errs.InvalidInput, ""},
+		"not an id":   {"foo", api.Config{"restricted.idmap.uid": "9-1"}, errs.InvalidInput, ""},
+		"no effect":   {"foo", api.Config{"images.auto_update_interval": "3"}, errs.UnsupportedClass, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := s.Create(t.Context(), c.project, api.ProjectPut{Config: c.config})

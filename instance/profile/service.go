@@ -16,10 +16,11 @@ import (
 
 // Users is what uses profiles: the instance room.
 type Users interface {
-	// ProfileUsers returns the names of the instances that have the profile, sorted.
+	// ProfileUsers returns the URLs of the instances that have the profile, those of projects that share it too, sorted by project and name.
 	ProfileUsers(project api.ProjectName, profile string) []string
-	// CheckProfile says whether the content is valid by itself and, when the profile has users, for each of them.
-	CheckProfile(project api.ProjectName, name string, content api.ProfilePut) error
+	// CheckProfile says whether the content is valid by itself and, when the profile has users, for each of them. What it returns must be part
+	// of the transaction that writes the content, which fails with Conflict or Exists when the answer has become stale.
+	CheckProfile(project api.ProjectName, name string, content api.ProfilePut) ([]state.Op, error)
 	// ProfileChanged applies what changed to the running users, as far as it can be changed live.
 	ProfileChanged(ctx context.Context, project api.ProjectName, name string, old, now api.ProfilePut) error
 	// ProfileRenamed makes the users refer to the new name.
@@ -67,9 +68,7 @@ func (s *Service) Get(project api.ProjectName, name string) (api.Profile, error)
 		return api.Profile{}, err
 	}
 	p := api.Profile{ProfilePut: put, Name: name, UsedBy: []string{}}
-	for _, inst := range s.d.Users.ProfileUsers(project, name) {
-		p.UsedBy = append(p.UsedBy, objectURL("instances", project, inst))
-	}
+	p.UsedBy = append(p.UsedBy, s.d.Users.ProfileUsers(project, name)...)
 	return p, nil
 }
 
@@ -83,17 +82,23 @@ func (s *Service) Create(ctx context.Context, project api.ProjectName, req api.P
 		return errs.Exists("The profile already exists")
 	}
 	put := clone(req.ProfilePut)
-	if err := s.d.Users.CheckProfile(project, req.Name, put); err != nil {
+	for {
+		ops, err := s.d.Users.CheckProfile(project, req.Name, put)
+		if err != nil {
+			return err
+		}
+		if _, err := s.d.Store.Get(project, req.Name); err == nil {
+			return errs.Exists("The profile already exists")
+		}
+		err = s.d.Store.write(ctx, state.Item[api.ProfilePut]{Key: key(project, req.Name), Value: put}, ops...)
+		if (errs.IsConflict(err) || errs.IsExists(err)) && ctx.Err() == nil {
+			continue // this name or the project's contents: the next round says which
+		}
+		if err == nil {
+			s.event(ctx, project, "profile-created", req.Name, nil)
+		}
 		return err
 	}
-	err = s.d.Store.write(ctx, state.Item[api.ProfilePut]{Key: key(project, req.Name), Value: put})
-	if errs.IsExists(err) {
-		return errs.Exists("The profile already exists")
-	}
-	if err == nil {
-		s.event(ctx, project, "profile-created", req.Name, nil)
-	}
-	return err
 }
 
 // Update replaces a profile's content. check, which may be nil, gets the current content and decides on If-Match;
@@ -132,11 +137,12 @@ func (s *Service) change(ctx context.Context, project api.ProjectName, name stri
 		}
 		old := item.Value
 		item.Value = clone(next(old))
-		if err := s.d.Users.CheckProfile(project, name, item.Value); err != nil {
+		ops, err := s.d.Users.CheckProfile(project, name, item.Value)
+		if err != nil {
 			return err
 		}
-		err = s.d.Store.write(ctx, item)
-		if errs.IsConflict(err) || errs.IsExists(err) {
+		err = s.d.Store.write(ctx, item, ops...)
+		if (errs.IsConflict(err) || errs.IsExists(err)) && ctx.Err() == nil {
 			continue // somebody was faster: look again, the ETag too
 		}
 		if err != nil {

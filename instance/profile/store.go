@@ -68,15 +68,32 @@ func (s *Store) Names(project api.ProjectName) []string {
 }
 
 // write stores p under name provided that nobody changed it since item was read; Rev 0 means that it must not exist.
-func (s *Store) write(ctx context.Context, item state.Item[api.ProfilePut]) error {
+func (s *Store) write(ctx context.Context, item state.Item[api.ProfilePut], more ...state.Op) error {
 	var op state.Op
 	if item.Rev == 0 {
 		op = s.table.CreateOp(item.Key, item.Value)
 	} else {
 		op = s.table.UpdateOp(item)
 	}
-	_, err := s.db.Txn(ctx, op)
+	_, err := s.db.Txn(ctx, append(more, op)...)
 	return err
+}
+
+// Leftovers returns what takes a project's default profile away, or to the project to when that is not zero. A project that has no other
+// profile may go with it.
+func (s *Store) Leftovers(project, to api.ProjectName) ([]state.Op, error) {
+	item, err := s.table.Get(key(project, api.DefaultProfile.String()))
+	if errs.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	ops := []state.Op{s.table.DeleteOp(item)}
+	if !to.IsZero() {
+		ops = append(ops, s.table.PutOp(key(to, api.DefaultProfile.String()), item.Value))
+	}
+	return ops, nil
 }
 
 func clone(p api.ProfilePut) api.ProfilePut {

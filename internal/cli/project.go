@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -31,7 +32,8 @@ func (a *app) projectNoun() noun {
 }
 
 func (a *app) cmdProject() *cobra.Command {
-	return group("project", "Manage projects", append(a.nounCommands(a.projectNoun()), a.projectList(), a.projectCreate(), a.projectDelete())...)
+	return group("project", "Manage projects", append(a.nounCommands(a.projectNoun()), a.projectList(), a.projectCreate(), a.projectDelete(),
+		a.projectInfo(), a.projectRename(), a.projectSwitch())...)
 }
 
 func (a *app) projectList() *cobra.Command {
@@ -80,6 +82,94 @@ func (a *app) projectCreate() *cobra.Command {
 	}
 	cmd.Flags().StringArrayVarP(&config, "config", "c", nil, "Config key/value to apply to the new project")
 	return cmd
+}
+
+// amountOf says how a resource of a project's state is shown: sizes as such, the rest as numbers.
+func amountOf(resource string, n int64) string {
+	switch {
+	case n < 0:
+		return "UNLIMITED"
+	case resource == "memory" || strings.HasPrefix(resource, "disk"):
+		return sizeIEC(n)
+	}
+	return fmt.Sprint(n)
+}
+
+func (a *app) projectInfo() *cobra.Command {
+	var format string
+	cmd := &cobra.Command{
+		Use: "info <project>", Short: "Show how much of its limits a project uses", Args: nargs(1, 1), Example: "  shoal project info test",
+		ValidArgsFunction: completer(a.completeProjects).first(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name, err := a.local(args[0])
+			if err != nil {
+				return err
+			}
+			c, err := a.connect(cmd.Context())
+			if err != nil {
+				return err
+			}
+			st, err := c.ProjectState(cmd.Context(), name)
+			if err != nil {
+				return err
+			}
+			rows := [][]string{}
+			for k, r := range st.Resources {
+				rows = append(rows, []string{strings.ToUpper(k), amountOf(k, r.Limit), amountOf(k, r.Usage)})
+			}
+			sortRows(rows)
+			return a.table(format, []string{"RESOURCE", "LIMIT", "USAGE"}, rows, st)
+		},
+	}
+	formatFlag(cmd, &format)
+	return cmd
+}
+
+func (a *app) projectSwitch() *cobra.Command {
+	return &cobra.Command{
+		Use: "switch <project>", Short: "Switch the current project", Args: nargs(1, 1), Example: "  shoal project switch test",
+		Long:              "Switch the current project\n\nCommands for this server work in the project from now on, unless --project or SHOAL_PROJECT names another.",
+		ValidArgsFunction: completer(a.completeProjects).first(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			name, err := a.named(args[0], "project")
+			if err != nil {
+				return err
+			}
+			c, err := a.connect(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if _, _, err := c.ProjectByName(cmd.Context(), name); err != nil {
+				return err
+			}
+			on, _, err := a.server()
+			if err != nil {
+				return err
+			}
+			return a.changeRemotes(func(r *remotes) error {
+				e := r.Remotes[on]
+				e.Project = name
+				r.Remotes[on] = e
+				return nil
+			})
+		},
+	}
+}
+
+func (a *app) projectRename() *cobra.Command {
+	return &cobra.Command{
+		Use: "rename <project> <new-name>", Aliases: []string{"mv"}, Short: "Rename empty projects", Args: nargs(2, 2), Example: "  shoal project rename test prod",
+		ValidArgsFunction: completer(a.completeProjects).first(),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.simple(cmd, args[0], "project", func(ctx context.Context, c *client.Client, name string) error {
+				op, err := c.RenameProject(ctx, name, args[1])
+				if err != nil {
+					return err
+				}
+				return op.Wait(ctx)
+			}, "Project %s renamed to "+strings.ReplaceAll(args[1], "%", "%%"))
+		},
+	}
 }
 
 func (a *app) projectDelete() *cobra.Command {

@@ -117,7 +117,9 @@ func (d *daemon) startOperations(context.Context) (func(context.Context) error, 
 	if d.rooms.config, err = config.New(config.Deps{State: d.rooms.db, Node: d.id, Prepare: d.prepareConfig}); err != nil {
 		return nil, err
 	}
-	if d.rooms.projects, err = project.New(project.Deps{State: d.rooms.db, UsedBy: d.projectUsedBy, Forget: d.forgetProject}); err != nil {
+	if d.rooms.projects, err = project.New(project.Deps{
+		State: d.rooms.db, UsedBy: d.projectUsedBy, Contents: d.projectContents, Leftovers: profile.NewStore(d.rooms.db).Leftovers, Forget: d.forgetProject,
+	}); err != nil {
 		return nil, err
 	}
 	if d.net.pair, err = d.keypair(); err != nil {
@@ -161,7 +163,7 @@ func (d *daemon) startImages(ctx context.Context) (func(context.Context) error, 
 func (d *daemon) startNetworks(ctx context.Context) (func(context.Context) error, error) {
 	var err error
 	d.rooms.networks, err = network.New(network.Deps{
-		ID: d.id, State: d.rooms.db, Clock: d.clock, Logger: d.log, UsedBy: d.networkUsedBy,
+		ID: d.id, State: d.rooms.db, Clock: d.clock, Logger: d.log, UsedBy: d.networkUsedBy, Gate: d.rooms.projects.Gate,
 	})
 	if err != nil {
 		return nil, err
@@ -181,7 +183,7 @@ func (d *daemon) startInstances(ctx context.Context) (func(context.Context) erro
 	profiles := profile.NewStore(d.rooms.db)
 	s, err := instance.New(instance.Deps{
 		State: d.rooms.db, Profiles: profiles, Drivers: drivers, Volumes: d.rooms.storage, Images: d.rooms.images,
-		NICs: d.rooms.networks, Guests: d.rooms.networks, Events: d.hub, Dir: d.cfg.Dir, Clock: d.clock, Logger: d.log,
+		NICs: d.rooms.networks, Guests: d.rooms.networks, Projects: d.rooms.projects, Events: d.hub, Dir: d.cfg.Dir, Clock: d.clock, Logger: d.log,
 	})
 	if err != nil {
 		closeDrivers()

@@ -55,8 +55,9 @@ func rules() map[string]rule {
 		"/1.0/operations/{id}/wait":      {read: inside, project: operationProject},
 		"/1.0/operations/{id}/websocket": {read: access.Secret, project: operationProject},
 
-		"/1.0/projects":        {read: trusted, write: admin},
-		"/1.0/projects/{name}": {read: inside, write: admin, project: pathProject},
+		"/1.0/projects":              {read: trusted, write: admin},
+		"/1.0/projects/{name}":       {read: inside, write: admin, project: pathProject},
+		"/1.0/projects/{name}/state": {read: inside, project: pathProject},
 
 		"/1.0/profiles":        shared(project.Profiles),
 		"/1.0/profiles/{name}": shared(project.Profiles),

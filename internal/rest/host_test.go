@@ -33,9 +33,12 @@ func (n *nets) Get(_ context.Context, _ api.ProjectName, name string) (api.Netwo
 func (n *nets) Create(context.Context, api.ProjectName, api.NetworksPost) error {
 	return errs.Exists("The network already exists")
 }
-func (n *nets) Update(_ context.Context, _ api.ProjectName, _ api.NetworkName, put api.NetworkPut) error {
-	n.put = put
-	return nil
+func (n *nets) Modify(_ context.Context, _ api.ProjectName, _ api.NetworkName, change func(api.NetworkPut) (api.NetworkPut, error)) error {
+	put, err := change(n.put)
+	if err == nil {
+		n.put = put
+	}
+	return err
 }
 func (n *nets) Delete(context.Context, api.ProjectName, api.NetworkName) error {
 	return errs.Invalid("The network is currently in use")

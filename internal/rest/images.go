@@ -63,17 +63,14 @@ func imageChange(r *request, merge bool) response {
 	if err != nil {
 		return fail(err)
 	}
-	if err := r.ifMatch(img.ImagePut); err != nil {
+	var raw rawJSON
+	if err := r.decode(&raw); err != nil {
 		return fail(err)
 	}
-	var put api.ImagePut
-	if merge {
-		put = img.ImagePut
-	}
-	if err := r.decode(&put); err != nil {
-		return fail(err)
-	}
-	if err := r.svc.Images.Update(r.Context(), p, img.Fingerprint, put); err != nil {
+	err = r.svc.Images.Modify(r.Context(), p, img.Fingerprint, func(cur api.ImagePut) (api.ImagePut, error) {
+		return changed(r, raw, merge, cur, cur)
+	})
+	if err != nil {
 		return fail(err)
 	}
 	r.lifecycle("image-updated", imageURL(img.Fingerprint, p), nil)
@@ -163,17 +160,14 @@ func aliasChange(r *request, merge bool) response {
 	if err != nil {
 		return fail(err)
 	}
-	if err := r.ifMatch(a); err != nil {
+	var raw rawJSON
+	if err := r.decode(&raw); err != nil {
 		return fail(err)
 	}
-	var put api.ImageAliasesEntryPut
-	if merge {
-		put = a.ImageAliasesEntryPut
-	}
-	if err := r.decode(&put); err != nil {
-		return fail(err)
-	}
-	if err := r.svc.Images.UpdateAlias(r.Context(), p, name, put); err != nil {
+	err = r.svc.Images.ModifyAlias(r.Context(), p, name, func(cur api.ImageAliasesEntry) (api.ImageAliasesEntryPut, error) {
+		return changed(r, raw, merge, cur.ImageAliasesEntryPut, cur)
+	})
+	if err != nil {
 		return fail(err)
 	}
 	r.lifecycle("image-alias-updated", aliasURL(a.Name, p), nil)

@@ -2,9 +2,12 @@ package rest
 
 import (
 	"context"
+	"slices"
 
 	"github.com/shoal-project/shoal/api"
+	"github.com/shoal-project/shoal/identity/policy"
 	"github.com/shoal-project/shoal/identity/project"
+	"github.com/shoal-project/shoal/internal/errs"
 )
 
 // NetworkService keeps networks; network.Service satisfies it.
@@ -12,7 +15,7 @@ type NetworkService interface {
 	List(ctx context.Context, project api.ProjectName) ([]api.Network, error)
 	Get(ctx context.Context, project api.ProjectName, name string) (api.Network, error)
 	Create(ctx context.Context, project api.ProjectName, post api.NetworksPost) error
-	Update(ctx context.Context, project api.ProjectName, name api.NetworkName, put api.NetworkPut) error
+	Modify(ctx context.Context, project api.ProjectName, name api.NetworkName, change func(api.NetworkPut) (api.NetworkPut, error)) error
 	Delete(ctx context.Context, project api.ProjectName, name api.NetworkName) error
 	State(ctx context.Context, project api.ProjectName, name string) (api.NetworkState, error)
 	Leases(ctx context.Context, project api.ProjectName, name api.NetworkName) ([]api.NetworkLease, error)
@@ -38,6 +41,11 @@ func networksGet(r *request) response {
 	if err != nil {
 		return fail(err)
 	}
+	may, err := r.networkFilter()
+	if err != nil {
+		return fail(err)
+	}
+	list = slices.DeleteFunc(list, func(n api.Network) bool { return !may(n.Name) })
 	return listing(r, list, func(n api.Network) string { return networkURL(n.Name, p) })
 }
 
@@ -63,8 +71,21 @@ func networkOf(r *request) (api.ProjectName, api.Network, error) {
 	if err != nil {
 		return p, api.Network{}, err
 	}
+	may, err := r.networkFilter()
+	if err != nil {
+		return p, api.Network{}, err
+	}
+	if !may(r.PathValue("name")) {
+		return p, api.Network{}, errs.NotFound("Network not found") // as one that is not there
+	}
 	n, err := r.svc.Networks.Get(r.Context(), p, r.PathValue("name"))
 	return p, n, err
+}
+
+// networkFilter says which networks the request's project may see.
+func (r *request) networkFilter() (func(name string) bool, error) {
+	p, err := r.svc.Projects.Policy(r.project)
+	return func(name string) bool { return policy.NetworkAllowed(p, name) }, err
 }
 
 func networkGet(r *request) response {
@@ -83,21 +104,18 @@ func networkChange(r *request, merge bool) response {
 	if err != nil {
 		return fail(err)
 	}
-	if err := r.ifMatch(n.Name, n.Managed, n.Type, n.NetworkPut); err != nil {
-		return fail(err)
-	}
 	name, err := api.ParseNetworkName(n.Name)
 	if err != nil {
 		return fail(err)
 	}
-	var put api.NetworkPut
-	if merge {
-		put = n.NetworkPut
-	}
-	if err := r.decode(&put); err != nil {
+	var raw rawJSON
+	if err := r.decode(&raw); err != nil {
 		return fail(err)
 	}
-	if err := r.svc.Networks.Update(r.Context(), p, name, put); err != nil {
+	err = r.svc.Networks.Modify(r.Context(), p, name, func(cur api.NetworkPut) (api.NetworkPut, error) {
+		return changed(r, raw, merge, cur, n.Name, n.Managed, n.Type, cur)
+	})
+	if err != nil {
 		return fail(err)
 	}
 	r.lifecycle("network-updated", networkURL(n.Name, p), nil)
@@ -121,7 +139,7 @@ func networkDelete(r *request) response {
 }
 
 func networkStateGet(r *request) response {
-	p, err := r.effective(project.Networks)
+	p, _, err := networkOf(r)
 	if err != nil {
 		return fail(err)
 	}

@@ -120,6 +120,20 @@ func (j rawJSON) into(cur any) error {
 	return nil
 }
 
+// changed is what a PUT, or with merge a PATCH, makes of the writable part cur of an object whose ETag is made of parts. It refuses when
+// If-Match names another state. Rooms call it where they write, on what they replace.
+func changed[T any](r *request, body rawJSON, merge bool, cur T, parts ...any) (T, error) {
+	var next T
+	if err := r.ifMatch(parts...); err != nil {
+		return next, err
+	}
+	if merge {
+		next = cur
+	}
+	err := body.into(&next)
+	return next, err
+}
+
 // start runs an operation and answers 202.
 func (r *request) start(spec op.Spec, err error) response {
 	if err != nil {

@@ -13,7 +13,7 @@ type StorageService interface {
 	ListPools(ctx context.Context) []api.StoragePool
 	GetPool(ctx context.Context, name api.PoolName) (*api.StoragePool, error)
 	CreatePool(ctx context.Context, post api.StoragePoolsPost) error
-	UpdatePool(ctx context.Context, name api.PoolName, put api.StoragePoolPut) error
+	ModifyPool(ctx context.Context, name api.PoolName, change func(api.StoragePoolPut) (api.StoragePoolPut, error)) error
 	DeletePool(ctx context.Context, name api.PoolName) error
 	Resources(ctx context.Context, name api.PoolName) (*api.ResourcesStoragePool, error)
 	ListVolumes(pool api.PoolName, project api.ProjectName) ([]api.StorageVolume, error)
@@ -76,17 +76,14 @@ func poolChange(r *request, merge bool) response {
 	if err != nil {
 		return fail(err)
 	}
-	if err := r.ifMatch(p.Name, p.Driver, p.StoragePoolPut); err != nil {
+	var raw rawJSON
+	if err := r.decode(&raw); err != nil {
 		return fail(err)
 	}
-	var put api.StoragePoolPut
-	if merge {
-		put = p.StoragePoolPut
-	}
-	if err := r.decode(&put); err != nil {
-		return fail(err)
-	}
-	if err := r.svc.Storage.UpdatePool(r.Context(), name, put); err != nil {
+	err = r.svc.Storage.ModifyPool(r.Context(), name, func(cur api.StoragePoolPut) (api.StoragePoolPut, error) {
+		return changed(r, raw, merge, cur, p.Name, p.Driver, cur)
+	})
+	if err != nil {
 		return fail(err)
 	}
 	r.lifecycle("storage-pool-updated", poolURL(p.Name), nil)

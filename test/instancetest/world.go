@@ -179,7 +179,11 @@ func (w *World) Check(t testing.TB) {
 	want := map[string]bool{} // project/name
 	ids := map[string]string{}
 	claims := 0
-	for _, inst := range w.List(api.DefaultProject) {
+	for _, inst := range w.List(api.ProjectName{}) {
+		project, err := api.ParseProjectName(inst.Project)
+		if err != nil {
+			t.Fatal(err)
+		}
 		key := inst.Project + "/" + inst.Name
 		want[key] = true
 		ids[inst.Config["volatile.uuid"]] = key
@@ -191,7 +195,7 @@ func (w *World) Check(t testing.TB) {
 				claims++
 			}
 		}
-		if running := len(w.Host.Attached(api.DefaultProject, name(t, inst.Name))) > 0; running && inst.StatusCode == api.Stopped {
+		if running := len(w.Host.Attached(project, name(t, inst.Name))) > 0; running && inst.StatusCode == api.Stopped {
 			t.Errorf("%s is stopped and has interfaces", key)
 		}
 	}
@@ -257,7 +261,8 @@ func (w *World) checkDirs(t testing.TB, ids map[string]string, names map[string]
 		}
 	}
 	for _, n := range list("logs") {
-		if !names["default/"+n] {
+		project, name, other := strings.Cut(n, "_")
+		if !names["default/"+n] && !(other && names[project+"/"+name]) {
 			t.Errorf("directory logs/%s has no record", n)
 		}
 	}
