@@ -33,6 +33,7 @@ var extensions = []struct{ name, proof string }{
 	{"container_image_properties", "instance TestLife"},
 	{"container_exec_signal_handling", "internal/rest TestExecOverHTTP"},
 	{"container_exec_user_group_cwd", "internal/rest TestExecOverHTTP"},
+	{"container_only_migration", "instance TestCopy"},
 	{"snapshot_scheduling", "instance TestSnapshotScheduleAndExpiry"},
 	{"snapshot_schedule_aliases", "instance/config TestSchedule"},
 	{"instance_snapshot_never", "instance/config TestSchedule"},

@@ -23,19 +23,30 @@ type plan struct {
 	rec   record
 	root  config.Disk
 	start bool
+	from  *original // of a copy
 }
 
 // Create validates the request and returns the operation that makes the instance ("Creating instance"). All that
 // can be known beforehand is refused here: names, keys, devices, an unknown image, a taken name (Exists).
 func (s *Service) Create(ctx context.Context, project api.ProjectName, req api.InstancesPost) (op.Spec, error) {
+	if req.Source.Type == "copy" && req.Source.Refresh {
+		return s.refresh(project, req)
+	}
 	p, err := s.plan(ctx, project, req)
 	if err != nil {
 		return op.Spec{}, err
 	}
 	spec := instanceOp("Creating instance", p.ref)
 	spec.Resources["containers"] = []string{strings.Replace(instanceURL(p.ref), "/instances/", "/containers/", 1)}
-	spec.Run = func(ctx context.Context, _ op.Handle) error {
-		if err := s.create(ctx, p); err != nil {
+	spec.Cancellable = p.from != nil
+	spec.Run = func(ctx context.Context, h op.Handle) error {
+		err := error(nil)
+		if p.from == nil {
+			err = s.create(ctx, p, h)
+		} else {
+			err = p.from.e.exclusive(ctx, actCopy, func(ctx context.Context) error { return s.create(ctx, p, h) })
+		}
+		if err != nil {
 			return fmt.Errorf("create instance %q: %w", p.ref.name, err)
 		}
 		if p.start {
@@ -58,6 +69,14 @@ func (s *Service) plan(ctx context.Context, project api.ProjectName, req api.Ins
 	if s.entries.get(p.ref) != nil {
 		return nil, errs.Exists("Instance %q already exists", name)
 	}
+	if req.Source.Type == "copy" {
+		if p.from, err = s.original(project, req.Source); err == nil {
+			err = p.from.overlay(&req)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	rec := record{
 		ID: newUUID(), Type: req.Type, Architecture: req.Architecture, Description: req.Description, Ephemeral: req.Ephemeral,
 		Config: config.Clean(req.Config), Devices: config.CloneDevices(req.Devices), Profiles: slices.Clone(req.Profiles),
@@ -75,9 +94,11 @@ func (s *Service) plan(ctx context.Context, project api.ProjectName, req api.Ins
 	if err := config.Check(rec.Config, rec.Type, false); err != nil {
 		return nil, err
 	}
-	image, err := s.resolveSource(ctx, project, req.Source)
-	if err != nil {
-		return nil, err
+	var image *api.Image
+	if p.from == nil {
+		if image, err = s.resolveSource(ctx, project, req.Source); err != nil {
+			return nil, err
+		}
 	}
 	if image != nil {
 		if err := rec.fromImage(image); err != nil {
@@ -104,8 +125,13 @@ func (s *Service) plan(ctx context.Context, project api.ProjectName, req api.Ins
 	rec.Pool = p.root.Pool.String()
 	rec.Config["volatile.uuid"] = rec.ID
 	rec.Config["volatile.cloud-init.instance-id"] = newUUID()
-	if image != nil {
+	switch {
+	case image != nil:
 		rec.Config["volatile.apply_template"] = string(actCreate)
+	case p.from != nil && p.from.rec.Image != "":
+		rec.Image = p.from.rec.Image
+		rec.Config["volatile.base_image"] = rec.Image
+		rec.Config["volatile.apply_template"] = string(actCopy)
 	}
 	p.rec = rec
 	return p, nil
@@ -145,8 +171,8 @@ func (s *Service) resolveSource(ctx context.Context, project api.ProjectName, sr
 	case "none":
 		return nil, nil
 	case "image":
-	case "copy", "migration":
-		return nil, errs.Unsupported("source type %q is not supported yet; image and none are", src.Type)
+	case "migration":
+		return nil, errs.Unsupported("source type %q is not supported yet; image, copy and none are", src.Type)
 	default:
 		return nil, errs.Invalid("Unknown source type %s", src.Type)
 	}
@@ -177,7 +203,7 @@ func (s *Service) resolveSource(ctx context.Context, project api.ProjectName, sr
 }
 
 // create makes the instance. Whatever goes wrong after the record is written is undone by destroy, here or at the next start.
-func (s *Service) create(ctx context.Context, p *plan) error {
+func (s *Service) create(ctx context.Context, p *plan, op op.Handle) error {
 	e := s.entries.add(p.ref, p.rec.ID)
 	if e == nil {
 		return errs.Exists("Instance %q already exists", p.ref.name)
@@ -190,7 +216,7 @@ func (s *Service) create(ctx context.Context, p *plan) error {
 			return err
 		}
 		took.done("record")
-		err := s.build(ctx, p, took)
+		err := s.build(ctx, p, took, op)
 		if err == nil {
 			_, err = s.store.modify(ctx, p.ref, func(rec *record) error { rec.Phase = ready; return nil })
 		}
@@ -233,7 +259,7 @@ func (s *Service) claim(ctx context.Context, p *plan) error {
 }
 
 // build does the effects of a creation, all at once.
-func (s *Service) build(ctx context.Context, p *plan, took *steps) error {
+func (s *Service) build(ctx context.Context, p *plan, took *steps, h op.Handle) error {
 	x, err := s.expand(p.ref.project, p.rec)
 	if err != nil {
 		return err
@@ -244,6 +270,9 @@ func (s *Service) build(ctx context.Context, p *plan, took *steps) error {
 		g.Go(func() error { return s.reserve(ctx, nicOf(n, p.rec, p.ref, 0)) })
 	}
 	g.Go(func() error {
+		if p.from != nil {
+			return s.fill(ctx, p, h)
+		}
 		err := s.d.Volumes.CreateRoot(ctx, p.root.Pool, p.ref.project, p.ref.name, p.root.Size)
 		if err != nil {
 			return fmt.Errorf("create the root disk in pool %q: %w", p.root.Pool, err)

@@ -91,7 +91,7 @@ func TestCreateRefuses(t *testing.T) {
 		{"no source", source(api.InstanceSource{Type: "image"}), in, "Must specify one of alias, fingerprint or properties"},
 		{"unknown image", source(api.InstanceSource{Type: "image", Alias: "nope"}), errs.NotFoundClass, "Image not found"},
 		{"bad fingerprint", source(api.InstanceSource{Type: "image", Fingerprint: "../x"}), in, "Invalid fingerprint name"},
-		{"copy", source(api.InstanceSource{Type: "copy", Source: "taken"}), un, "not supported yet"},
+		{"copy", source(api.InstanceSource{Type: "copy", Source: "none"}), errs.NotFoundClass, "Instance not found"},
 		{"virtual machine", with(func(r *api.InstancesPost) { r.Type = api.TypeVirtualMachine }), un, "cannot run instances of type"},
 		{"type", with(func(r *api.InstancesPost) { r.Type = "x" }), un, "cannot run instances of type"},
 		{"architecture", with(func(r *api.InstancesPost) { r.Architecture = "s390x" }), in, "isn't supported by this host"},

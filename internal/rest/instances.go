@@ -108,8 +108,26 @@ func instancesPost(kind string) handler {
 		if kind != "" && post.Type == "" {
 			post.Type = kind
 		}
+		if err := r.maySee(post.Source.Project); err != nil {
+			return fail(err)
+		}
 		return r.start(r.svc.Instances.Create(r.Context(), r.project, post))
 	}
+}
+
+// maySee hides other projects that a body names from who may not see them.
+func (r *request) maySee(name string) error {
+	if name == "" {
+		return nil
+	}
+	p, err := api.ParseProjectName(name)
+	if err != nil {
+		return err
+	}
+	if !r.who.Sees(p) {
+		return errs.NotFound("Project not found")
+	}
+	return nil
 }
 
 func instancesPut(r *request) response {

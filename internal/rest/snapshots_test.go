@@ -43,3 +43,18 @@ func TestSnapshotsOverHTTP(t *testing.T) {
 	w.succeed(w.do("DELETE", all+"/s1", nil))
 	w.want(w.do("DELETE", all+"/s1", nil), 404, "Instance snapshot not found")
 }
+
+func TestCopyOverHTTP(t *testing.T) {
+	w := withInstances(t)
+	w.succeed(w.do("POST", "/1.0/instances", create))
+	w.succeed(w.do("POST", "/1.0/instances/c1/snapshots", `{"name":"s0"}`))
+	w.succeed(w.do("POST", "/1.0/instances", `{"name":"c2","source":{"type":"copy","source":"c1","project":"default"}}`))
+	w.succeed(w.do("POST", "/1.0/instances", `{"name":"c3","source":{"type":"copy","source":"c1/s0"}}`))
+	w.want(w.do("POST", "/1.0/instances", `{"name":"c4","source":{"type":"copy","source":"c1","project":"none"}}`), 404, "Instance not found")
+	w.want(w.do("POST", "/1.0/instances", `{"name":"c4","source":{"type":"copy","source":"zz"}}`), 404, "Instance not found")
+	var full api.InstanceFull
+	w.do("GET", "/1.0/instances/c2?recursion=1", nil).into(t, &full)
+	if len(full.Snapshots) != 1 || full.Snapshots[0].Name != "s0" {
+		t.Errorf("got %+v", full.Snapshots)
+	}
+}
