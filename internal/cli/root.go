@@ -35,7 +35,7 @@ Exit codes: 0 success, 1 error, 2 wrong usage, 130 ended by Ctrl-C; exec passes 
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usagef("%s", err) })
 	_ = root.RegisterFlagCompletionFunc("project", a.completeProjects)
 	root.AddCommand(
-		a.cmdAdmin(), a.cmdConfig(), a.cmdConsole(), a.cmdDelete(), a.cmdExec(), a.cmdFile(), a.cmdImage(), a.cmdInfo(),
+		a.cmdAdmin(), a.cmdConfig(), a.cmdConsole(), a.cmdCopy(), a.cmdDelete(), a.cmdExec(), a.cmdFile(), a.cmdImage(), a.cmdInfo(),
 		a.cmdInit(), a.cmdLaunch(), a.cmdList(), a.cmdMonitor(), a.cmdNetwork(), a.cmdOperation(), a.cmdPause(),
 		a.cmdProfile(), a.cmdProject(), a.cmdQuery(), a.cmdRemote(), a.cmdRename(), a.cmdRestart(), a.cmdRestore(), a.cmdSnapshot(), a.cmdStart(), a.cmdStop(),
 		a.cmdStorage(), a.cmdVersion(), a.cmdWarning(), a.cmdWorld(),
