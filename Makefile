@@ -50,7 +50,8 @@ fuzz: ## run every fuzz target for ten seconds (FUZZTIME=1m for longer)
 install: build ## install the binaries and the systemd unit below PREFIX (/usr/local)
 	install -D -t $(DESTDIR)$(PREFIX)/bin $(addprefix bin/,$(BINARIES))
 	install -D -m 644 packaging/shoald.service $(DESTDIR)/etc/systemd/system/shoald.service
-	sed -i 's|/usr/local/bin|$(PREFIX)/bin|' $(DESTDIR)/etc/systemd/system/shoald.service
+	install -D -m 644 packaging/shoal-instances.service $(DESTDIR)/etc/systemd/system/shoal-instances.service
+	sed -i 's|/usr/local/bin|$(PREFIX)/bin|' $(DESTDIR)/etc/systemd/system/shoald.service $(DESTDIR)/etc/systemd/system/shoal-instances.service
 
 clean: ## remove what was built, nothing else
 	rm -rf bin .cache

@@ -32,9 +32,14 @@ func (c *Client) Ready(ctx context.Context) error {
 	return c.send(ctx, http.MethodGet, "/internal/ready", nil, "")
 }
 
-// Shutdown asks the daemon to stop. Instances go on unless the daemon was told otherwise.
-func (c *Client) Shutdown(ctx context.Context) error {
-	return c.send(ctx, http.MethodPut, "/internal/shutdown", nil, "")
+// Shutdown asks the daemon to stop. Instances go on, unless they are to be stopped too because the host goes down.
+func (c *Client) Shutdown(ctx context.Context, instances bool) error {
+	r := Request{Method: http.MethodPut, Path: "/internal/shutdown"}
+	if instances {
+		r.Query = url.Values{"instances": {"true"}}
+	}
+	_, _, err := c.call(ctx, r)
+	return err
 }
 
 // DebugDatabase has the daemon check its database. It works before the daemon is ready.

@@ -14,7 +14,7 @@ import (
 )
 
 // Autostart starts what boot.autostart asks for, or what ran before where that key is not set: in parallel, one
-// priority after the other, highest first. An instance that does not start is logged and tried twice more.
+// priority after the other, highest first. What was being restarted when the daemon died is started whatever the keys say. An instance that does not start is logged and tried twice more.
 func (s *Service) Autostart(ctx context.Context) error {
 	groups := map[int][]ref{}
 	delays := map[int]time.Duration{}
@@ -33,7 +33,7 @@ func (s *Service) Autostart(ctx context.Context) error {
 			continue
 		}
 		auto, set := x.cfg["boot.autostart"], x.cfg["boot.autostart"] != ""
-		if set && !config.IsTrue(auto) || !set && item.Value.Config["volatile.last_state.power"] != "RUNNING" {
+		if item.Value.Intent != wantStart && (set && !config.IsTrue(auto) || !set && item.Value.Config["volatile.last_state.power"] != "RUNNING") {
 			continue
 		}
 		prio, _ := strconv.Atoi(x.cfg["boot.autostart.priority"])
@@ -70,7 +70,7 @@ func (s *Service) autostartOne(ctx context.Context, r ref) {
 			return
 		}
 		s.log.Error("Failed to autostart instance", "project", r.project.String(), "instance", r.name.String(), "try", try, "err", err)
-		if try == 3 || !pause(ctx, 5*time.Second) {
+		if try == 3 || s.down.Load() || !pause(ctx, 5*time.Second) {
 			return
 		}
 	}

@@ -34,6 +34,9 @@
 // logs/<name>/lxc.log tells the story of an instance (logs.go): starts, why one failed, how runs ended. The daemon's debug log
 // says how long each step of a create or start took (steps.go).
 //
+// A decision about power is written down before its first effect (intent.go): a forced stop, a restart and a restart by policy that
+// waits are finished by the next daemon, and what the end of the host stops counts as running.
+//
 // # Locks
 //
 // One operation at a time changes an instance (lock.go). A second start or stop of the same kind joins the first and

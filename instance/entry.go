@@ -18,6 +18,9 @@ type entry struct {
 	run    *run  // the process, from before driver.Create until it is torn down
 	hold   *hold // the operation that changes the instance now
 
+	comeback func() // cancels a restart by policy that is waiting; nil: none
+	failures int    // ends in a row after which the policy restarted it
+
 	disk   int64 // bytes used by the root, as of diskAt
 	diskAt time.Time
 
@@ -33,6 +36,7 @@ type run struct {
 	teardown sync.Once
 	gone     chan struct{} // closed when the driver told us that the process ended
 	exited   bool          // the same; under entry.mu
+	let      bool          // the driver was told to let it run: how it ends is the guest's doing; under entry.mu
 	exit     driver.Exit   // valid when exited
 	trigger  string        // of templates, until the guest runs: a start that fails puts it back
 	done     chan struct{} // closed when nothing of the run is left

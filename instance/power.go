@@ -151,7 +151,11 @@ func (s *Service) power(ctx context.Context, r ref, put api.InstanceStatePut) er
 			if err := e.want("Instance is not running", api.Running, api.Frozen, api.Stopping); err != nil {
 				return err
 			}
+			if err := s.intend(ctx, e, wantStart); err != nil {
+				return err
+			}
 			if err := s.stop(ctx, e, put.Force || put.Timeout == 0, timeout); err != nil {
+				s.forget(ctx, e)
 				return err
 			}
 			if err := s.start(ctx, e); err != nil {
@@ -166,7 +170,18 @@ func (s *Service) power(ctx context.Context, r ref, put api.InstanceStatePut) er
 	return s.unfreeze(ctx, e)
 }
 
+// powerOff stops an instance, and ends a restart by policy that its end brought about.
 func (s *Service) powerOff(ctx context.Context, e *entry, force bool, timeout time.Duration) error {
+	if err := s.endRun(ctx, e, force, timeout); err != nil {
+		return err
+	}
+	if e.cancelComeback() {
+		return s.intend(ctx, e, wantNothing)
+	}
+	return nil
+}
+
+func (s *Service) endRun(ctx context.Context, e *entry, force bool, timeout time.Duration) error {
 	if !force {
 		return e.exclusive(ctx, actStop, func(ctx context.Context) error {
 			if err := s.stop(ctx, e, false, timeout); err != nil {
@@ -176,8 +191,16 @@ func (s *Service) powerOff(ctx context.Context, e *entry, force bool, timeout ti
 			return nil
 		})
 	}
-	return e.forced(ctx, func() error { return s.kill(ctx, e) }, func(ctx context.Context) error {
+	return e.forced(ctx, func() error { s.decideStop(ctx, e); return s.kill(ctx, e) }, func(ctx context.Context) error {
+		if r := e.current(); r != nil {
+			s.decideStop(ctx, e)
+			if e.current() != r {
+				s.event(ctx, e.name(), "instance-stopped", nil)
+				return nil // it ended meanwhile
+			}
+		}
 		if err := s.stop(ctx, e, true, 0); err != nil {
+			s.forget(ctx, e)
 			return err
 		}
 		s.event(ctx, e.name(), "instance-stopped", nil)

@@ -33,6 +33,17 @@ const (
 	renaming phase = "renaming" // the new name's record, while the old one has RenamingTo; finished when cut off
 )
 
+// intent is what somebody has decided about the power of an instance and what is not done yet. It is written before the first
+// effect, so that the decision holds when the daemon dies before the result is recorded. A start clears it.
+type intent string
+
+const (
+	wantNothing intent = ""
+	wantStop    intent = "stop"     // a forced stop: finished when cut off, also when the process still runs
+	wantStart   intent = "start"    // a restart that has stopped it, or a restart policy that waits: started when cut off
+	wantBack    intent = "shutdown" // the host goes down: it counts as running, so that it comes back as boot.autostart says
+)
+
 // record is an instance as it is stored, under project/name. Values read from the table are shared: clone before a change.
 type record struct {
 	ID           string // runtime id, = volatile.uuid; stays over renames
@@ -52,6 +63,7 @@ type record struct {
 	Phase        phase
 	RenamingTo   string
 	Restoring    string // id of the snapshot that the root is being replaced from; finished when cut off
+	Intent       intent `json:",omitempty"`
 }
 
 func (r record) clone() record {

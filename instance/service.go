@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -36,6 +37,7 @@ type Service struct {
 	cancel context.CancelFunc
 	mu     sync.Mutex // guards closed and wg.Go against Close
 	closed bool
+	down   atomic.Bool // the host goes down: nothing is started any more
 	wg     sync.WaitGroup
 }
 
@@ -158,19 +160,20 @@ func (s *Service) adopt(ctx context.Context) error {
 			case f.Running:
 				e.mu.Lock()
 				e.run, e.status = newRun(), api.Running
-				e.run.pid = f.PID // created stays zero: every exit from now on is this run's
+				e.run.pid, e.run.let = f.PID, true // created stays zero: every exit from now on is this run's
 				s.tell(e.ref, slog.LevelInfo, "the daemon is back, the instance went on", "pid", f.PID)
 				if f.Frozen {
 					e.status = api.Frozen
 				}
 				e.mu.Unlock()
 				s.adoptCPUs(e, d, f.CPUs)
-			case cutOff(f.Exit) && !s.isEphemeral(e):
+			case s.comesBack(e, f.Exit):
 				// The host took it down, and us with it. It stays recorded as running, which is what autostart goes by.
 				e.set(api.Stopped)
 			default:
 				e.mu.Lock()
 				e.run = newRun()
+				e.run.let = true
 				s.ended(e, e.run, f.Exit) // as if it ended now
 			}
 		}
@@ -185,9 +188,20 @@ func cutOff(exit driver.Exit) bool {
 	return !exit.Reboot && (exit.Time.IsZero() || exit.Code == killed)
 }
 
-func (s *Service) isEphemeral(e *entry) bool {
+// comesBack tells whether an instance that ended while no daemon ran still counts as running. What somebody has decided
+// about it (a forced stop, a shutdown of the host) counts more than the way it ended.
+func (s *Service) comesBack(e *entry, exit driver.Exit) bool {
 	item, err := s.store.get(e.name())
-	return err == nil && item.Value.Ephemeral
+	if err != nil {
+		return cutOff(exit)
+	}
+	switch {
+	case item.Value.Ephemeral || item.Value.Intent == wantStop:
+		return false
+	case item.Value.Intent == wantBack:
+		return true
+	}
+	return cutOff(exit)
 }
 
 // recoverOne finishes or undoes what was going on with one record.
@@ -207,6 +221,9 @@ func (s *Service) recoverOne(ctx context.Context, e *entry, item state.Item[reco
 	}
 	if err := s.recoverSnapshots(ctx, e, rec); err != nil {
 		return err
+	}
+	if rec.Intent != wantNothing {
+		return s.recoverIntent(ctx, e)
 	}
 	if e.current() == nil && rec.Config["volatile.last_state.power"] == "RUNNING" {
 		// It ran when the daemon or the host died. The power state stays: autostart needs it.

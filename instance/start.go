@@ -22,9 +22,13 @@ import (
 
 // start runs the instance. The caller holds the lock.
 func (s *Service) start(ctx context.Context, e *entry) error {
+	if s.down.Load() {
+		return errs.Unavailable("the host is shutting down")
+	}
 	if err := s.settled(ctx, e); err != nil {
 		return err
 	}
+	e.cancelComeback()
 	e.mu.Lock()
 	if isRunning(e.status) {
 		e.mu.Unlock()
@@ -123,6 +127,9 @@ func (s *Service) launch(ctx context.Context, e *entry, r *run) error {
 		return err
 	}
 	took.done("attached")
+	e.mu.Lock()
+	r.let = true
+	e.mu.Unlock()
 	if err := d.Start(ctx, rec.ID); err != nil {
 		return err
 	}
@@ -149,6 +156,7 @@ func (s *Service) prepareRecord(name ref, rec *record) error {
 	rec.Config["volatile.last_state.idmap"] = "[]" // the root is never shifted on disk
 	rec.Config["volatile.last_state.power"] = "RUNNING"
 	rec.LastUsedAt = s.d.Clock.Now()
+	rec.Intent = wantNothing
 	return nil
 }
 
@@ -252,7 +260,7 @@ func (s *Service) abandon(ctx context.Context, e *entry, r *run) {
 		// The driver will tell of this exit; when we are gone on it must not be taken for the next run's.
 		err = s.await(ctx, r.gone)
 	}
-	err = errors.Join(err, s.tearDown(ctx, e, r))
+	err = errors.Join(err, s.tearDown(ctx, e, r, wantNothing))
 	e.mu.Lock()
 	mine := e.run == r
 	if mine {
@@ -270,15 +278,21 @@ func (s *Service) abandon(ctx context.Context, e *entry, r *run) {
 	}
 }
 
-// tearDown removes what a run left on the host and records that the instance is stopped; once for each run.
-func (s *Service) tearDown(ctx context.Context, e *entry, r *run) error {
+// tearDown removes what a run left on the host and records that the instance is stopped and what comes next; once for each run.
+func (s *Service) tearDown(ctx context.Context, e *entry, r *run, next intent) error {
 	var err error
 	r.teardown.Do(func() {
 		s.releaseCPUs(ctx, e.id)
 		name := e.name()
 		var item record
 		item, err = s.store.modify(ctx, name, func(rec *record) error {
-			rec.Config["volatile.last_state.power"] = "STOPPED"
+			if rec.Intent != wantBack {
+				rec.Config["volatile.last_state.power"] = "STOPPED"
+			}
+			if rec.Intent != wantNothing && rec.Intent != wantStart {
+				next = wantNothing // it was decided that it stops
+			}
+			rec.Intent = next
 			if trigger := e.trigger(r); trigger != "" {
 				rec.Config["volatile.apply_template"] = trigger
 			}

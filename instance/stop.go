@@ -33,6 +33,9 @@ func (s *Service) kill(ctx context.Context, e *entry) error {
 
 // stop ends the instance and waits until nothing of the run is left. The caller holds the lock.
 func (s *Service) stop(ctx context.Context, e *entry, force bool, timeout time.Duration) error {
+	if e.cancelComeback() {
+		return s.intend(ctx, e, wantNothing) // it was about to be restarted
+	}
 	r := e.current()
 	status, _ := e.now()
 	if r == nil || !isRunning(status) {
@@ -134,7 +137,8 @@ func (s *Service) settle(e *entry, r *run) {
 	ctx := s.ctx
 	name := e.name()
 	s.tell(name, slog.LevelInfo, "ended", "code", r.exit.Code, "reboot", r.exit.Reboot, "at", r.exit.Time)
-	err := s.tearDownNow(ctx, e, r)
+	next, policy := s.nextFor(e, r)
+	err := s.tearDownNow(ctx, e, r, next)
 	if err != nil {
 		s.log.Error("stopped instance cannot be cleaned up", "instance", name.String(), "err", err)
 		s.tell(name, slog.LevelError, "what it left on the host cannot be removed", "err", err)
@@ -163,6 +167,9 @@ func (s *Service) settle(e *entry, r *run) {
 		if mine && drop {
 			s.dropEphemeral(ctx, e)
 		}
+		if mine && policy {
+			s.comeBack(e, r)
+		}
 		if mine {
 			close(r.done)
 		}
@@ -175,10 +182,13 @@ func (s *Service) settle(e *entry, r *run) {
 		if !mine {
 			return nil // abandon was here first
 		}
-		if !r.exit.Reboot {
+		if next != wantStart || policy {
 			s.event(ctx, name, "instance-shutdown", nil)
-			if drop {
+			switch {
+			case drop:
 				s.dropEphemeral(ctx, e)
+			case policy:
+				s.comeBack(e, r)
 			}
 			return nil
 		}
@@ -195,10 +205,10 @@ func (s *Service) settle(e *entry, r *run) {
 }
 
 // tearDownNow tears down even when the daemon is being stopped: else the instance would be started with the next one.
-func (s *Service) tearDownNow(ctx context.Context, e *entry, r *run) error {
+func (s *Service) tearDownNow(ctx context.Context, e *entry, r *run, next intent) error {
 	ctx, cancel := detached(ctx)
 	defer cancel()
-	return s.tearDown(ctx, e, r)
+	return s.tearDown(ctx, e, r, next)
 }
 
 // dropEphemeral deletes an instance that lives only as long as it runs. The lock is held by whoever stops it.

@@ -95,6 +95,7 @@ func bootKeys() []Key {
 		key("boot.autostart", "", false, schema.Bool(), "", "start with the daemon; not set: when it ran before"),
 		key("boot.autostart.delay", "", false, seconds, "0", "seconds to wait after the start before the next priority"),
 		key("boot.autostart.priority", "", false, schema.Int(0, 1<<31-1), "0", "higher starts earlier"),
+		key("boot.autorestart", "", true, schema.OneOf("true", "false", "on-failure"), "false", "restart when it ends by itself: always, or only with an exit code other than 0"),
 		key("boot.stop.priority", "", false, schema.Int(0, 1<<31-1), "0", "higher stops earlier when the host shuts down"),
 		key("boot.host_shutdown_timeout", "", false, seconds, "30", "seconds that a clean stop may take when the host shuts down"),
 		key("cloud-init.network-config", "", false, schema.Text(maxValue), "", "cloud-init network configuration"),

@@ -70,14 +70,16 @@ func (a *app) until(ctx context.Context, timeout int, what string, f func(contex
 
 func (a *app) adminShutdown() *cobra.Command {
 	var timeout int
+	var instances bool
 	cmd := &cobra.Command{
-		Use: "shutdown", Short: "Stop the daemon; instances go on", Args: nargs(0, 0), Example: "  shoal admin shutdown --timeout 60",
+		Use: "shutdown", Short: "Stop the daemon; instances go on", Args: nargs(0, 0),
+		Example: "  shoal admin shutdown --timeout 60\n  shoal admin shutdown --instances    # before the host goes down",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := a.connect(cmd.Context())
 			if err != nil {
 				return err
 			}
-			if err := c.Shutdown(cmd.Context()); err != nil {
+			if err := c.Shutdown(cmd.Context(), instances); err != nil {
 				return err
 			}
 			c.Close()
@@ -96,6 +98,7 @@ func (a *app) adminShutdown() *cobra.Command {
 		},
 	}
 	cmd.Flags().IntVarP(&timeout, "timeout", "t", 0, "Number of seconds to wait before giving up; 0 waits for ever")
+	cmd.Flags().BoolVar(&instances, "instances", false, "Stop the instances too, by boot.stop.priority; the next start brings them back")
 	return cmd
 }
 

@@ -9,7 +9,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"sync/atomic"
-	"time"
 
 	sdnotify "github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sys/unix"
@@ -56,7 +55,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer func() { _ = lock.Close() }()
-	d := &daemon{cfg: cfg, kvFile: kvFile, clock: clock.Real{}, asked: make(chan shutdown, 1)}
+	d := &daemon{cfg: cfg, kvFile: kvFile, clock: clock.Real{}, asked: make(chan rest.ShutdownRequest, 1)}
 	if d.id, err = nodeID(cfg.Dir); err != nil {
 		return err
 	}
@@ -93,12 +92,6 @@ func logOutput(path string) (io.WriteCloser, error) {
 	return f, nil
 }
 
-// shutdown is how a client wants the daemon to stop.
-type shutdown struct {
-	force   bool
-	timeout time.Duration // negative: as configured
-}
-
 type daemon struct {
 	cfg    Config
 	id     string // of this node, see nodeID
@@ -107,7 +100,7 @@ type daemon struct {
 	log    *slog.Logger
 	hub    *events.Hub
 	rest   *rest.Server
-	asked  chan shutdown
+	asked  chan rest.ShutdownRequest
 	group  *lifecycle.Group
 
 	database atomic.Pointer[database] // nil until it is there
@@ -126,17 +119,25 @@ func (d *daemon) run(ctx context.Context) error {
 	sctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	go func() {
-		how := shutdown{timeout: -1}
+		how := rest.ShutdownRequest{Timeout: -1}
+		power := make(chan os.Signal, 1)
+		signal.Notify(power, unix.SIGPWR)
+		defer signal.Stop(power)
 		select {
 		case <-ctx.Done():
-			how.force = true // whoever sends a signal does not wait for long
+			how.Force = true // whoever sends a signal does not wait for long
 		case how = <-d.asked:
+		case <-power:
+			how.Instances = true // as LXD
 		case <-sctx.Done():
 			return
 		}
 		_, _ = sdnotify.SdNotify(false, sdnotify.SdNotifyStopping)
-		d.log.Info("daemon stops", "force", how.force)
+		d.log.Info("daemon stops", "force", how.Force, "instances", how.Instances)
 		d.finishOperations(how)
+		if how.Instances {
+			d.stopInstances(sctx)
+		}
 		stop()
 	}()
 	err := d.group.Run(sctx, func() {
@@ -152,19 +153,30 @@ func (d *daemon) run(ctx context.Context) error {
 
 // finishOperations refuses new requests and lets running operations end, as long as the client or the configuration
 // allows.
-func (d *daemon) finishOperations(how shutdown) {
+func (d *daemon) finishOperations(how rest.ShutdownRequest) {
 	if !d.opened.Load() {
 		return
 	}
 	d.rest.SetStopping()
-	wait := how.timeout
+	wait := how.Timeout
 	if wait < 0 {
 		wait = d.rooms.config.ShutdownWait()
 	}
-	if how.force {
+	if how.Force {
 		wait = 0
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
 	d.rooms.ops.WaitIdle(ctx)
+}
+
+// stopInstances stops what runs, because the host goes down.
+func (d *daemon) stopInstances(ctx context.Context) {
+	if !d.opened.Load() {
+		d.log.Error("instances are not stopped: the daemon has not started yet")
+		return
+	}
+	if err := d.rooms.instances.StopAll(ctx); err != nil {
+		d.log.Error("not every instance was stopped", "err", err)
+	}
 }

@@ -84,8 +84,8 @@ const stopBudget = 5 * time.Second
 // startSocket opens the socket; until open every endpoint answers that the daemon starts.
 func (d *daemon) startSocket(context.Context) (func(context.Context) error, error) {
 	var err error
-	d.rest, err = rest.New(rest.Deps{Logger: d.log, Clock: d.clock, Events: d.hub, Database: d.debugDatabase, Shutdown: func(force bool, timeout time.Duration) {
-		d.asked <- shutdown{force, timeout}
+	d.rest, err = rest.New(rest.Deps{Logger: d.log, Clock: d.clock, Events: d.hub, Database: d.debugDatabase, Shutdown: func(r rest.ShutdownRequest) {
+		d.asked <- r
 	}})
 	if err != nil {
 		return nil, err

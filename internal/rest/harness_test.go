@@ -68,7 +68,8 @@ func notReady(t *testing.T) *world {
 			return api.DatabaseReport{Database: "embedded"}, nil
 		}
 		return api.DatabaseReport{Database: "etcd", Checks: []api.DatabaseCheck{{Text: config}}}, nil
-	}, Shutdown: func(force bool, _ time.Duration) {
+	}, Shutdown: func(r rest.ShutdownRequest) {
+		force := r.Force
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		w.shutdown = append(w.shutdown, force)

@@ -93,7 +93,7 @@ func (r *request) lifecycle(action, source string, details map[string]any) {
 	r.srv.d.Events.Lifecycle(r.Context(), r.project, action, source, details)
 }
 
-// shutdownPut starts the end of the daemon; instances are not touched. The client then follows its connection until it
+// shutdownPut starts the end of the daemon; instances are not touched unless ?instances=true. The client then follows its connection until it
 // closes.
 func (s *Server) shutdownPut(r *request) response {
 	force := r.query.Get("force") == "1" || r.query.Get("force") == "true"
@@ -105,8 +105,9 @@ func (s *Server) shutdownPut(r *request) response {
 		}
 		timeout = time.Duration(n) * time.Second
 	}
+	instances := r.query.Get("instances") == "1" || r.query.Get("instances") == "true"
 	if s.asked.CompareAndSwap(false, true) {
-		s.d.Shutdown(force, timeout)
+		s.d.Shutdown(ShutdownRequest{Force: force, Instances: instances, Timeout: timeout})
 	}
 	return empty()
 }

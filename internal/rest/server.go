@@ -37,10 +37,17 @@ type Deps struct {
 	Logger *slog.Logger
 	Clock  clock.Clock
 	Events *events.Hub
-	// Shutdown is called once when a client asks for it; force means not to wait for running operations.
-	Shutdown func(force bool, timeout time.Duration)
+	// Shutdown is called once when a client asks for it.
+	Shutdown func(ShutdownRequest)
 	// Database checks the daemon's database, or with a configuration file the cluster that it names; nil: that is not implemented.
 	Database func(ctx context.Context, config string) (api.DatabaseReport, error)
+}
+
+// ShutdownRequest is how a client wants the daemon to stop.
+type ShutdownRequest struct {
+	Force     bool          // do not wait for running operations
+	Instances bool          // stop the instances too: the host goes down
+	Timeout   time.Duration // how long to wait for operations; negative: as configured
 }
 
 // Services is what the endpoints call. A nil service makes its endpoints answer 501.
@@ -82,7 +89,7 @@ func New(d Deps) (*Server, error) {
 		d.Clock = clock.Real{}
 	}
 	if d.Shutdown == nil {
-		d.Shutdown = func(bool, time.Duration) {}
+		d.Shutdown = func(ShutdownRequest) {}
 	}
 	s := &Server{d: d, mux: http.NewServeMux()}
 	s.streams, s.cut = context.WithCancel(context.Background())
