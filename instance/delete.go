@@ -146,7 +146,7 @@ func nicOf(n config.NIC, rec record, r ref, pid int) network.NIC {
 		return b
 	}
 	return network.NIC{
-		Project: r.project, Instance: r.name, Device: n.Device, Network: n.Network, PID: pid, MTU: n.MTU, IPv4: n.IPv4, IPv6: n.IPv6,
+		Project: r.project, Instance: r.name, Device: n.Device, Network: n.Network, PID: pid, MTU: n.MTU, IPv4: n.IPv4, IPv6: n.IPv6, Ingress: n.Ingress, Egress: n.Egress,
 		Name:     or(n.Name, rec.Config[volatileKey(n, "name")]),
 		HWAddr:   or(n.HWAddr, rec.Config[volatileKey(n, "hwaddr")]),
 		HostName: or(n.Host, rec.Config[volatileKey(n, "host_name")]),

@@ -103,7 +103,7 @@ func (s *Service) reserve(ctx context.Context, nic network.NIC) error {
 	return nil
 }
 
-// applyNICs detaches what went or changed and attaches what came or changed.
+// applyNICs detaches what went or changed and attaches what came or changed. Where only limits changed the link stays.
 func (s *Service) applyNICs(ctx context.Context, r ref, pid int, old, now record, before, after []config.NIC) error {
 	was, is := map[string]config.NIC{}, map[string]config.NIC{}
 	for _, n := range before {
@@ -119,6 +119,9 @@ func (s *Service) applyNICs(ctx context.Context, r ref, pid int, old, now record
 	var problems []error
 	for _, dev := range sorted(was) {
 		if _, stays := is[dev]; stays && same(dev) {
+			continue
+		}
+		if is[dev].SameLink(was[dev]) && nicOf(was[dev], old, r, 0).SameLink(nicOf(is[dev], now, r, 0)) {
 			continue
 		}
 		nic := nicOf(was[dev], old, r, pid)

@@ -189,3 +189,29 @@ func TestUserIDs(t *testing.T) {
 		t.Errorf("block at %s", got)
 	}
 }
+
+// Other limits of a NIC change the link that is there: connections go on. A change that fails is taken back.
+func TestNICLimitsLive(t *testing.T) {
+	w := instancetest.New(t)
+	create(t, w, "c1")
+	must(t, do(t, w, "c1", "start"))
+	host := get(t, w, "c1").Config["volatile.eth0.host_name"]
+	set := func(rate string) error {
+		return update(t, w, "c1", func(p *api.InstancePut) {
+			p.Devices["eth0"] = nicWith("")
+			p.Devices["eth0"]["limits.max"] = rate
+		})
+	}
+	w.Host.Fail("Detach", errs.Unavailable("the link must stay"))
+	must(t, set("10Mbit"))
+	must(t, set("20Mbit"))
+	nics := w.Host.Attached(project, instanceName(t, "c1"))
+	if len(nics) != 1 || nics[0].Ingress != 20e6 || nics[0].Egress != 20e6 || nics[0].HostName != host {
+		t.Errorf("attached: %+v", nics)
+	}
+	wantErr(t, set("20MB"), errs.InvalidInput, `limits.max: invalid rate "20MB"`)
+	if got := get(t, w, "c1").Devices["eth0"]["limits.max"]; got != "20Mbit" {
+		t.Errorf("the record has %q", got)
+	}
+	w.Host.Fail("Detach", nil)
+}

@@ -22,7 +22,8 @@ func (s *Service) Reserve(ctx context.Context, nic NIC) error {
 	return wrapNIC("reserve", nic, err)
 }
 
-// Attach claims the NIC's addresses and makes its link; see the contract in package instance. The interface inside is
+// Attach claims the NIC's addresses, makes its link and gives it its limits; see the contract in package instance. For a NIC
+// that is attached only the limits change. The interface inside is
 // down: what brings it up and asks DHCP is the guest. errs.Unavailable when the network is not up.
 func (s *Service) Attach(ctx context.Context, nic NIC) (string, error) {
 	host, err := s.attach(ctx, nic)
@@ -64,7 +65,7 @@ func (s *Service) attach(ctx context.Context, nic NIC) (string, error) {
 	}
 	for _, have := range s.hostEnds(label) {
 		if s.d.Links.Plugged(have, port) && (nic.HostName == "" || nic.HostName == have) {
-			return have, nil
+			return have, s.d.Links.Shape(have, bridge.Rates{Ingress: nic.Ingress, Egress: nic.Egress})
 		}
 		s.dropPort(label, have) // of a former life of the instance: its namespace is dying and takes the link along
 		s.unplugLater(have)
@@ -74,7 +75,10 @@ func (s *Service) attach(ctx context.Context, nic NIC) (string, error) {
 		return "", err
 	}
 	s.addPort(label, host)
-	return host, nil
+	if nic.Ingress == 0 && nic.Egress == 0 {
+		return host, nil // a new link has no limits
+	}
+	return host, s.d.Links.Shape(host, bridge.Rates{Ingress: nic.Ingress, Egress: nic.Egress})
 }
 
 func checkNIC(nic NIC) error {

@@ -117,6 +117,14 @@ func (f *fakeHost) Ports() (map[string]string, error) {
 	return out, err
 }
 
+func (f *fakeHost) Shape(host string, r bridge.Rates) error {
+	done, err := f.call("Shape")
+	defer done()
+	return err
+}
+
+func (f *fakeHost) SweepShapers() error { return nil }
+
 func (f *fakeHost) Interfaces() ([]bridge.Interface, error) {
 	return []bridge.Interface{{Name: "eth7", Type: "physical"}}, nil
 }

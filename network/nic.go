@@ -18,5 +18,13 @@ type NIC struct {
 	MTU      int        // 0: the network's
 	IPv4     netip.Addr // static DHCP lease; zero: dynamic
 	IPv6     netip.Addr
-	PID      int // the instance's init: its network namespace
+	Ingress  int64 // limit towards the instance in bits per second; 0: none
+	Egress   int64 // limit from the instance
+	PID      int   // the instance's init: its network namespace
+}
+
+// SameLink reports whether a and b differ in nothing but what can change while the link is there.
+func (n NIC) SameLink(b NIC) bool {
+	n.Ingress, n.Egress = b.Ingress, b.Egress
+	return n == b
 }

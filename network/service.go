@@ -35,6 +35,8 @@ type Links interface {
 	Unplug(ctx context.Context, host string) error
 	Condemn(host string) (remove func() error)
 	Ports() (map[string]string, error)
+	Shape(host string, r bridge.Rates) error
+	SweepShapers() error
 	Interfaces() ([]bridge.Interface, error)
 	State(name string) (api.NetworkState, bool, error)
 }
@@ -221,7 +223,7 @@ func (s *Service) sweep(ctx context.Context) error {
 			s.unplugLater(host)
 		}
 	}
-	return nil
+	return s.d.Links.SweepShapers()
 }
 
 // bringUp makes the host agree with a configuration. The caller holds s.mu.

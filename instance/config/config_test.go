@@ -199,3 +199,37 @@ func FuzzParseCPUSet(f *testing.F) {
 		}
 	})
 }
+
+// TestNICRates: limits.max stands for both directions.
+func TestNICRates(t *testing.T) {
+	for _, tt := range []struct {
+		opts            []string
+		ingress, egress int64
+		want            string
+	}{
+		{nil, 0, 0, ""},
+		{[]string{"limits.ingress", "100Mbit"}, 100e6, 0, ""},
+		{[]string{"limits.egress", "1Gbit", "limits.ingress", "1000"}, 1000, 1e9, ""},
+		{[]string{"limits.max", "20Mbit", "limits.egress", "1Gbit"}, 20e6, 20e6, ""},
+		{[]string{"limits.ingress", "100MB"}, 0, 0, `device "eth0": limits.ingress: invalid rate "100MB": allowed is`},
+		{[]string{"limits.egress", "-1"}, 0, 0, `limits.egress: invalid rate "-1"`},
+		{[]string{"limits.max", "0"}, 0, 0, `limits.max "0" must be 1kbit–400Gbit`},
+		{[]string{"limits.max", "9Tbit"}, 0, 0, `limits.max "9Tbit" must be 1kbit–400Gbit`},
+		{[]string{"limits.priority", "3"}, 0, 0, `option "limits.priority" is not supported yet`},
+	} {
+		dev := map[string]string{"type": "nic", "network": "br0"}
+		for i := 0; i < len(tt.opts); i += 2 {
+			dev[tt.opts[i]] = tt.opts[i+1]
+		}
+		d, err := config.ParseDevices(api.Devices{"eth0": dev})
+		if tt.want != "" {
+			if err == nil || !strings.Contains(err.Error(), tt.want) || errs.ClassOf(err) == errs.Internal {
+				t.Errorf("%v: %v, want %q", tt.opts, err, tt.want)
+			}
+			continue
+		}
+		if err != nil || d.NICs[0].Ingress != tt.ingress || d.NICs[0].Egress != tt.egress {
+			t.Errorf("%v: %+v %v", tt.opts, d.NICs, err)
+		}
+	}
+}

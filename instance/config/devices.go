@@ -40,6 +40,14 @@ type NIC struct {
 	MTU     int    // 0: the network's
 	IPv4    netip.Addr
 	IPv6    netip.Addr
+	Ingress int64 // bits per second towards the instance, 0: no limit
+	Egress  int64 // bits per second from the instance
+}
+
+// SameLink reports whether a and b differ in nothing but what can change while the link is there.
+func (n NIC) SameLink(b NIC) bool {
+	n.Ingress, n.Egress = b.Ingress, b.Egress
+	return n == b
 }
 
 // Devices are checked devices, sorted by name.
@@ -189,11 +197,15 @@ func parseNIC(name api.DeviceName, o *options) NIC {
 	if n.IPv6.IsValid() {
 		o.unsupported("ipv6.address %s is not supported yet: guests give themselves addresses from the router advertisement", n.IPv6)
 	}
+	n.Ingress, n.Egress = o.rate("limits.ingress"), o.rate("limits.egress")
+	if max := o.rate("limits.max"); max > 0 {
+		n.Ingress, n.Egress = max, max
+	}
 	o.neutral("boot.priority", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10")
 	for _, key := range []string{"security.mac_filtering", "security.ipv4_filtering", "security.ipv6_filtering", "security.port_isolation"} {
 		o.neutral(key, "false")
 	}
-	for _, key := range []string{"ipv4.routes", "ipv6.routes", "limits.ingress", "limits.egress", "limits.max", "limits.priority", "security.acls",
+	for _, key := range []string{"ipv4.routes", "ipv6.routes", "limits.priority", "security.acls",
 		"security.acls.default.ingress.action", "security.acls.default.egress.action", "vlan", "vlan.tagged", "queue.tx.length"} {
 		o.neutral(key)
 	}
@@ -233,6 +245,22 @@ func (o *options) neutral(key string, values ...string) {
 	if v := o.take(key); v != "" && !slices.Contains(values, v) {
 		o.unsupported("option %q is not supported yet", key)
 	}
+}
+
+// maxRate is the most that traffic shapers can count, 400 Gbit/s.
+const maxRate = 400_000_000_000
+
+// rate takes bits per second; 0 is no limit.
+func (o *options) rate(key string) int64 {
+	v := o.take(key)
+	n, err := units.ParseBits(v)
+	switch {
+	case err != nil:
+		o.fail("%s: %v", key, err)
+	case v != "" && (n < 1000 || n > maxRate):
+		o.fail("%s %q must be 1kbit–400Gbit", key, v)
+	}
+	return n
 }
 
 func (o *options) bool(key string) bool {

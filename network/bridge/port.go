@@ -141,7 +141,7 @@ func (h *Host) Unplug(ctx context.Context, host string) error { return h.Condemn
 func (h *Host) Condemn(host string) (remove func() error) {
 	link, err := netlink.LinkByName(host)
 	if isNotFound(err) {
-		return func() error { return nil }
+		return h.condemnShaper(host)
 	}
 	if err != nil {
 		return func() error { return fmt.Errorf("look for interface %s: %w", host, err) }
@@ -149,11 +149,12 @@ func (h *Host) Condemn(host string) (remove func() error) {
 	if a := link.Attrs(); link.Type() != "veth" || !strings.HasPrefix(a.Alias, h.label+":") && !(a.Alias == "" && a.Group == Group) {
 		return func() error { return errs.Exists("interface %q was not made by this daemon", host) }
 	}
+	shaper := h.condemnShaper(host)
 	return func() error {
 		if err := netlink.LinkDel(link); err != nil && !isNotFound(err) { // by its index
 			return fmt.Errorf("delete interface %s: %w", host, err)
 		}
-		return nil
+		return shaper()
 	}
 }
 
