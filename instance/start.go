@@ -177,7 +177,7 @@ func (s *Service) spec(ctx context.Context, name ref, rec record, x expanded) (d
 	}
 	spec := driver.Spec{
 		ID: rec.ID, Dir: s.runDir(rec.ID), LogDir: s.logDir(name), Hostname: name.name.String(), IDMap: rec.idmap(x),
-		Init: []string{"/sbin/init"}, Env: environment(x.cfg), Limits: limits,
+		Init: []string{"/sbin/init"}, Env: environment(x.cfg), Limits: limits, Rlimits: config.Rlimits(x.cfg),
 		Nesting: config.IsTrue(x.cfg["security.nesting"]), CgroupView: "auto",
 	}
 	for _, d := range x.devs.Disks {

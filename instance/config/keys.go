@@ -106,13 +106,17 @@ func bootKeys() []Key {
 }
 
 func limitKeys() []Key {
-	return []Key{
+	keys := []Key{
 		key("limits.cpu", "", true, cpus(), "", "number of CPUs, or a set of them such as 0-3,7"),
 		key("limits.cpu.allowance", container, true, allowance(), "100%", "share of CPU time when others want it too (50%), or a hard limit (25ms/100ms)"),
 		key("limits.cpu.priority", container, true, schema.Int(0, 10), "10", "between instances with the same share: who is served better"),
 		key("limits.memory", "", true, memory(), "", "bytes (512MiB) or a part of the host's memory (50%)"),
 		key("limits.processes", container, true, schema.Int(0, 1<<31-1), "", "how many processes there may be"),
 	}
+	for _, name := range rlimitNames() {
+		keys = append(keys, key(rlimitPrefix+name, container, false, rlimitType(), "", "RLIMIT_"+strings.ToUpper(name)+" of all processes: 100, 100:200 (soft and hard) or unlimited"))
+	}
+	return keys
 }
 
 func securityKeys() []Key {
@@ -176,9 +180,6 @@ func plannedKeys() []Key {
 	add(container, []string{"hard"}, "limits.memory.enforce")
 	add(container, yes, "limits.memory.swap")
 	add(container, []string{"10"}, "limits.memory.swap.priority")
-	for _, rlimit := range []string{"as", "core", "cpu", "data", "fsize", "locks", "memlock", "nice", "nofile", "nproc", "rtprio", "sigpending"} {
-		add(container, nil, "limits.kernel."+rlimit)
-	}
 	add(container, nil, "linux.kernel_modules", "linux.sysctl.*", "raw.lxc", "raw.seccomp")
 	add(container, no, "migration.incremental.memory")
 	add(container, []string{"70"}, "migration.incremental.memory.goal")

@@ -94,8 +94,9 @@ type Spec struct {
 	Env        map[string]string
 	Mounts     []Mount
 	Limits     Limits
-	Nesting    bool   // nested containers: unmasked proc and sysfs
-	CgroupView string // auto, v1 or v2: what the guest sees under /sys/fs/cgroup
+	Rlimits    []Rlimit // of init, and with it of all processes; sorted by name
+	Nesting    bool     // nested containers: unmasked proc and sysfs
+	CgroupView string   // auto, v1 or v2: what the guest sees under /sys/fs/cgroup
 }
 
 // Root is the root file system of an instance as layers. The driver stacks them (overlay, each layer id-mapped)
@@ -128,6 +129,15 @@ type Limits struct {
 	CPUPeriod   time.Duration
 	CPUShares   int64 // weight against others under load, 2–262144; the kernel's default is 1024
 	Processes   int64
+}
+
+// Unlimited is a [Rlimit] without a limit.
+const Unlimited = ^uint64(0)
+
+// Rlimit is a limit of setrlimit(2), in the unit that it has there.
+type Rlimit struct {
+	Name       string // the kernel's in lower case: nofile, memlock, …
+	Soft, Hard uint64 // Soft ≤ Hard
 }
 
 // Created is the result of Create.

@@ -110,6 +110,7 @@ func agentProcess(r *record, facts Facts, mode string, env ...string) *specs.Pro
 	return &specs.Process{
 		Args: []string{agentPath, mode}, Cwd: "/", Env: append([]string{"PATH=" + defaultPath}, env...),
 		Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
+		Rlimits:      askedRlimits(r.spec.Rlimits),
 	}
 }
 

@@ -175,6 +175,7 @@ func processSpec(r *record, req driver.ExecRequest, facts Facts) *specs.Process 
 		Terminal: req.Terminal, User: specs.User{UID: req.User, GID: req.Group}, Args: req.Command, Cwd: cwd,
 		Env:          environment(req.Env, nil),
 		Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
+		Rlimits:      askedRlimits(r.spec.Rlimits),
 	}
 	return p
 }

@@ -220,7 +220,7 @@ func (d *Driver) startTemp(ctx context.Context, spec driver.Spec) (*record, erro
 	temp.ID += tempSuffix
 	temp.Dir = filepath.Join(spec.Dir, tempDir)
 	temp.LogDir = temp.Dir
-	temp.Mounts, temp.Limits, temp.Nesting, temp.Env = nil, driver.Limits{}, false, nil
+	temp.Mounts, temp.Limits, temp.Rlimits, temp.Nesting, temp.Env = nil, driver.Limits{}, nil, false, nil
 	temp.Init = []string{agentPath, "pause"}
 	if err := os.MkdirAll(temp.Dir, 0o700); err != nil {
 		return nil, err

@@ -43,7 +43,6 @@ func BuildSpec(s driver.Spec, f Facts, cgroup string) (*specs.Spec, error) {
 	if len(init) == 0 {
 		init = []string{"/sbin/init"}
 	}
-	nofile := min(f.NoFile, 1<<20)
 	oom := max(0, f.OOMAdjust)
 	out := &specs.Spec{
 		Version: "1.0.2",
@@ -55,7 +54,7 @@ func BuildSpec(s driver.Spec, f Facts, cgroup string) (*specs.Spec, error) {
 			Capabilities: &specs.LinuxCapabilities{
 				Bounding: capabilities(s, f), Effective: capabilities(s, f), Permitted: capabilities(s, f),
 			},
-			Rlimits:     []specs.POSIXRlimit{{Type: "RLIMIT_NOFILE", Soft: min(1024, nofile), Hard: nofile}},
+			Rlimits:     rlimits(s.Rlimits, f),
 			OOMScoreAdj: &oom,
 		},
 		Root:     &specs.Root{Path: shimproto.RootPath},
@@ -215,6 +214,24 @@ func limits(l driver.Limits) *specs.LinuxResources {
 		r.Pids = &specs.LinuxPids{Limit: &l.Processes}
 	}
 	return r
+}
+
+// rlimits are what was asked for, and a usual limit of open files where nothing was.
+func rlimits(asked []driver.Rlimit, f Facts) []specs.POSIXRlimit {
+	out := askedRlimits(asked)
+	if !slices.ContainsFunc(asked, func(r driver.Rlimit) bool { return r.Name == "nofile" }) {
+		most := min(f.NoFile, 1<<20)
+		out = append(out, specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Soft: min(1024, most), Hard: most})
+	}
+	return out
+}
+
+// askedRlimits are what was asked for: what commands get, as the runtime does not give them init's.
+func askedRlimits(asked []driver.Rlimit) (out []specs.POSIXRlimit) {
+	for _, r := range asked {
+		out = append(out, specs.POSIXRlimit{Type: "RLIMIT_" + strings.ToUpper(r.Name), Soft: r.Soft, Hard: r.Hard})
+	}
+	return out
 }
 
 // capNames are the kernel's capabilities by number.

@@ -37,6 +37,7 @@ func TestBuildSpecGolden(t *testing.T) {
 		{"nesting-limits-mounts", func(s *driver.Spec, f *oci.Facts) {
 			s.Nesting, f.Layout, f.Devices = true, oci.LayoutV2, []string{"/dev/fuse"}
 			s.Limits = driver.Limits{MemoryBytes: 1 << 30, CPUs: "0-1", CPUQuota: 25 * time.Millisecond, Processes: 100}
+			s.Rlimits = []driver.Rlimit{{Name: "core", Hard: driver.Unlimited}, {Name: "nofile", Soft: 3000, Hard: 4000}}
 			s.Mounts = []driver.Mount{{Source: "/a", Target: "/b", ReadOnly: true}, {Source: "/c", Target: "/d", Shift: true}}
 			s.Init, s.Env = []string{"/bin/app", "--flag"}, map[string]string{"container": "oci", "A": "b"}
 		}},

@@ -218,6 +218,37 @@ func TestLimits(t *testing.T) {
 	m.Check(t)
 }
 
+// TestRlimits asks init and a command what limits.kernel.* gave them; a change counts from the next start on.
+func TestRlimits(t *testing.T) {
+	if !Isolate(t) {
+		return
+	}
+	m := newMachine(t)
+	m.ImportSquashfs(t, busyboxRoot(t), bareMeta, nil)
+	launch(t, m, "c1", api.Config{"limits.kernel.nofile": "300:400", "limits.kernel.core": "0", "limits.kernel.nproc": "77"})
+	check := func(when string, want ...string) {
+		t.Helper()
+		for _, proc := range []string{"1", "self"} {
+			_, out := execIn(t, m, "c1", "cat", "/proc/"+proc+"/limits")
+			out = strings.Join(strings.Fields(out), " ")
+			for _, w := range want {
+				if !strings.Contains(out, w) {
+					t.Errorf("%s: process %s has not %q: %s", when, proc, w, out)
+				}
+			}
+		}
+	}
+	check("at the start", "Max open files 300 400 files", "Max core file size 0 0 bytes", "Max processes 77 77 processes")
+	change(t, m, "c1", api.Config{"limits.kernel.nofile": "500"})
+	check("changed", "Max open files 300 400 files")
+	power(t, m, "c1", "stop", true)
+	power(t, m, "c1", "start", false)
+	check("started again", "Max open files 500 500 files")
+	power(t, m, "c1", "stop", true)
+	remove(t, m, "c1")
+	m.Check(t)
+}
+
 // TestStaticAddress refuses addresses that cannot be had when they are written, and gives them free with their owner.
 func TestStaticAddress(t *testing.T) {
 	if !Isolate(t) {
