@@ -54,7 +54,7 @@ var extensions = []struct{ name, proof string }{
 	{"projects_limits_disk", "identity/policy TestLimits"},
 	{"projects_limits_instances", "identity/policy TestLimits"},
 	{"projects_restrictions", "instance TestEveryRestrictionHoldsOnEveryWayIn"},
-	{"projects_restricted_backups_and_snapshots", "identity/policy TestRestrictions"},
+	{"projects_restricted_backups_and_snapshots", "instance TestSnapshotsAskTheGate"},
 	{"projects_restricted_intercept", "identity/policy TestRestrictions"},
 	{"projects_networks_restricted_access", "internal/rest TestProjectsOverHTTP"},
 	{"network", "internal/rest TestNetworksOverHTTP"},

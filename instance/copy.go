@@ -124,7 +124,7 @@ func (s *Service) fill(ctx context.Context, p *plan, h op.Handle) error {
 		return fmt.Errorf("copy the root disk to pool %q: %w", p.root.Pool, err)
 	}
 	for _, it := range o.snaps {
-		if err := s.copySnapshot(ctx, p.rec, it, h); err != nil {
+		if err := s.copySnapshot(ctx, p.ref, p.rec, it, h); err != nil {
 			return fmt.Errorf("copy snapshot %q: %w", snapName(it), err)
 		}
 	}
@@ -137,7 +137,7 @@ func (o *original) running() bool {
 }
 
 // copySnapshot gives an instance a copy of another's snapshot, with its name and times.
-func (s *Service) copySnapshot(ctx context.Context, to record, it state.Item[snapshot], h op.Handle) error {
+func (s *Service) copySnapshot(ctx context.Context, r ref, to record, it state.Item[snapshot], h op.Handle) error {
 	name, err := api.ParseSnapshotName(snapName(it))
 	if err != nil {
 		return err
@@ -161,7 +161,7 @@ func (s *Service) copySnapshot(ctx context.Context, to record, it state.Item[sna
 		}
 	}
 	sn.Record.ID, sn.Record.Pool = to.ID, to.Pool
-	return s.keep(ctx, to.ID, name, sn, func(ctx context.Context) error {
+	return s.keep(ctx, r, to.ID, name, sn, func(ctx context.Context) error {
 		return s.d.Volumes.SnapshotRoot(ctx, pool, sn.ID, from, progress(h, "fs"))
 	}, func() {})
 }
@@ -227,7 +227,7 @@ func (s *Service) bringUp(ctx context.Context, e *entry, o *original, h op.Handl
 		}
 	}
 	for _, name := range sorted(theirs) {
-		if err := s.copySnapshot(ctx, item.Value, theirs[name], h); err != nil {
+		if err := s.copySnapshot(ctx, r, item.Value, theirs[name], h); err != nil {
 			return fmt.Errorf("copy snapshot %q: %w", name, err)
 		}
 	}

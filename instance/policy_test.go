@@ -267,3 +267,51 @@ func TestRacingInstancesDoNotExceedTheirProject(t *testing.T) {
 		t.Errorf("got %+v, %v", st, err)
 	}
 }
+
+func TestSnapshotsAskTheGate(t *testing.T) {
+	g := newGoverned(t)
+	snapshot := func(p api.ProjectName) error {
+		spec, err := g.Snapshot(p, "c1", api.InstanceSnapshotsPost{Name: "s"})
+		return g.Run(t, spec, err)
+	}
+	strict := g.project(t, "strict", api.Config{"restricted": "true"})
+	must(t, g.create(t, strict, "c1", api.InstancePut{}))
+	if err := snapshot(strict); !errs.Is(err, errs.Denied) {
+		t.Errorf("a snapshot where they are restricted: %v", err)
+	}
+	if names := snapshotNames(t, g, strict); len(names) != 0 {
+		t.Errorf("there are %v", names)
+	}
+	must(t, updateProject(t, g.projects, strict, api.ProjectPut{Config: api.Config{"restricted": "true", "restricted.snapshots": "allow"}}))
+	must(t, snapshot(strict))
+
+	// What a snapshot was made with comes back by the same door.
+	later := g.project(t, "later", nil)
+	must(t, g.create(t, later, "c1", api.InstancePut{Config: api.Config{"security.privileged": "true"}}))
+	must(t, snapshot(later))
+	must(t, g.put(t, later, "c1", func(p *api.InstancePut) { delete(p.Config, "security.privileged") }))
+	must(t, updateProject(t, g.projects, later, api.ProjectPut{Config: api.Config{"restricted": "true"}}))
+	if err := g.put(t, later, "c1", func(p *api.InstancePut) { p.Restore = "s" }); !errs.Is(err, errs.Denied) {
+		t.Errorf("a restore of what the project forbids: %v", err)
+	}
+	if c1, _, err := g.Get(later, "c1"); err != nil || c1.Config["security.privileged"] != "" {
+		t.Errorf("c1 became %+v, %v", c1.Config, err)
+	}
+	must(t, updateProject(t, g.projects, later, api.ProjectPut{}))
+	must(t, g.put(t, later, "c1", func(p *api.InstancePut) { p.Restore = "s" }))
+	if c1, _, err := g.Get(later, "c1"); err != nil || c1.Config["security.privileged"] != "true" {
+		t.Errorf("c1 became %+v, %v", c1.Config, err)
+	}
+	// The oracle counts no block of ids for who does not use it now.
+	must(t, g.put(t, later, "c1", func(p *api.InstancePut) { delete(p.Config, "security.privileged") }))
+}
+
+func snapshotNames(t *testing.T, g *governed, p api.ProjectName) (names []string) {
+	t.Helper()
+	list, err := g.Snapshots(p, "c1")
+	must(t, err)
+	for _, s := range list {
+		names = append(names, s.Name)
+	}
+	return names
+}

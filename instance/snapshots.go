@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shoal-project/shoal/api"
+	"github.com/shoal-project/shoal/identity/policy"
 	"github.com/shoal-project/shoal/instance/config"
 	"github.com/shoal-project/shoal/internal/errs"
 	"github.com/shoal-project/shoal/internal/op"
@@ -144,7 +145,7 @@ func (s *Service) snapshot(ctx context.Context, e *entry, name api.SnapshotName,
 	if sn.Thaw, err = s.mustFreeze(e, from.Pool); err != nil {
 		return err
 	}
-	return s.keep(ctx, e.id, name, sn, func(ctx context.Context) error {
+	return s.keep(ctx, r, e.id, name, sn, func(ctx context.Context) error {
 		return s.frozen(ctx, e, sn.Thaw, func() error {
 			return s.d.Volumes.SnapshotRoot(ctx, from.Pool, sn.ID, from, progress(h, "create_snapshot_from_instance"))
 		})
@@ -152,11 +153,8 @@ func (s *Service) snapshot(ctx context.Context, e *entry, name api.SnapshotName,
 }
 
 // keep writes the record of a snapshot, has make fill it, and removes both when that fails.
-func (s *Service) keep(ctx context.Context, id string, name api.SnapshotName, sn snapshot, make func(context.Context) error, made func()) error {
-	it, err := s.store.snaps.Create(ctx, snapKey(id, name), sn)
-	if errs.IsExists(err) {
-		return errs.Exists("Snapshot %q already exists", name)
-	}
+func (s *Service) keep(ctx context.Context, r ref, id string, name api.SnapshotName, sn snapshot, make func(context.Context) error, made func()) error {
+	it, err := s.createSnapshot(ctx, r, snapKey(id, name), sn)
 	if err != nil {
 		return err
 	}
@@ -178,6 +176,24 @@ func (s *Service) keep(ctx context.Context, id string, name api.SnapshotName, sn
 		s.log.Error("half-made snapshot is removed at the next start", "snapshot", it.Key, "err", undo)
 	}
 	return err
+}
+
+// createSnapshot writes the record of a new snapshot of r if its project lets it.
+func (s *Service) createSnapshot(ctx context.Context, r ref, key string, sn snapshot) (state.Item[snapshot], error) {
+	name := state.SplitKey(key)[1]
+	for {
+		if _, err := s.store.snaps.Get(key); err == nil {
+			return state.Item[snapshot]{}, errs.Exists("Snapshot %q already exists", name)
+		}
+		gate, err := s.d.Projects.Gate(r.project, policy.Contents{}, policy.OneCopy(policy.Copy{Of: r.name.String(), Name: name}))
+		if err != nil {
+			return state.Item[snapshot]{}, err
+		}
+		rev, err := s.store.db.Txn(ctx, append(gate, s.store.snaps.CreateOp(key, sn))...)
+		if !faster(err) {
+			return state.Item[snapshot]{Key: key, Value: sn, Rev: rev}, err
+		}
+	}
 }
 
 func (s *Service) holdImage(ctx context.Context, image, owner string) error {

@@ -288,6 +288,9 @@ func (s *Service) finishRestore(ctx context.Context, e *entry, h op.Handle) erro
 		next, err = s.restored(r, rec, it.Value)
 	}
 	if err == nil {
+		_, err = s.gate(r, &rec, &next)
+	}
+	if err == nil {
 		err = s.holdImage(ctx, next.Image, holder(rec.ID))
 	}
 	if err == nil {
@@ -301,7 +304,7 @@ func (s *Service) finishRestore(ctx context.Context, e *entry, h op.Handle) erro
 		return errors.Join(err, undo)
 	}
 	next.Restoring = ""
-	if err := s.store.write(ctx, item, next); err != nil {
+	if err := s.overwrite(ctx, r, item, next); err != nil {
 		return err
 	}
 	if fp, bad := api.ParseFingerprint(rec.Image); bad == nil && rec.Image != next.Image {
@@ -389,4 +392,17 @@ func (s *Service) scheduled(ctx context.Context, r ref, rec record, now time.Tim
 		return err
 	}
 	return e.exclusive(ctx, actSnapshot, func(ctx context.Context) error { return s.snapshot(ctx, e, name, expires, nil) })
+}
+
+// overwrite writes a record whose instance is locked, again when only something else in its project changed meanwhile.
+func (s *Service) overwrite(ctx context.Context, r ref, item state.Item[record], next record) error {
+	for {
+		err := s.store.write(ctx, item, next)
+		if !faster(err) {
+			return err
+		}
+		if cur, gone := s.store.get(r); gone != nil || cur.Rev != item.Rev {
+			return errors.Join(err, gone)
+		}
+	}
 }
