@@ -31,9 +31,9 @@ func (a *app) worldFS() *cobra.Command {
 
 All machines of a cluster see the same files, which are kept in its database: a few gigabytes at most. A file changes as a
 whole, and who reads it meanwhile goes on reading what was there. The volume "default" is made by the first write.`
-	cmd.Example = `  shoal world fs put site.conf /etc/site.conf
-  shoal world fs ls /etc
-  shoal world fs cat /etc/site.conf
+	cmd.Example = `  shoal world fs put site.conf /site.conf
+  shoal world fs ls /
+  shoal world fs cat /site.conf
   mkdir /mnt/world && shoal world fs mount /mnt/world`
 	cmd.PersistentFlags().StringVar(&w.volume, "volume", "default", "Volume to use")
 	return cmd
@@ -74,7 +74,7 @@ func fileRows(fs []api.WorldFile, name func(api.WorldFile) string) [][]string {
 var fileHeader = []string{"NAME", "TYPE", "MODE", "OWNER", "SIZE", "MODIFIED"}
 
 func (w *worldFS) ls() *cobra.Command {
-	cmd := w.run("ls [<path>]", "List a directory", "  shoal world fs ls\n  shoal world fs ls /etc -f json", nargs(0, 1),
+	cmd := w.run("ls [<path>]", "List a directory", "  shoal world fs ls\n  shoal world fs ls / -f json", nargs(0, 1),
 		func(ctx context.Context, c *client.Client, args []string) error {
 			if err := checkFormat(w.format); err != nil {
 				return err
@@ -122,7 +122,7 @@ func (w *worldFS) tree() *cobra.Command {
 }
 
 func (w *worldFS) stat() *cobra.Command {
-	return w.run("stat <path>", "Describe a file, directory or link", "  shoal world fs stat /etc/site.conf", nargs(1, 1),
+	return w.run("stat <path>", "Describe a file, directory or link", "  shoal world fs stat /site.conf", nargs(1, 1),
 		func(ctx context.Context, c *client.Client, args []string) error {
 			f, err := c.WorldFile(ctx, w.volume, args[0])
 			if err != nil {
@@ -148,7 +148,7 @@ func (w *worldFS) copyTo(ctx context.Context, c *client.Client, p, rang string, 
 
 func (w *worldFS) cat() *cobra.Command {
 	var rang string
-	cmd := w.run("cat <path>...", "Write the content of files to standard output", "  shoal world fs cat /etc/site.conf\n  shoal world fs cat /big --range 0-1023", nargs(1, -1),
+	cmd := w.run("cat <path>...", "Write the content of files to standard output", "  shoal world fs cat /site.conf\n  shoal world fs cat /big --range 0-1023", nargs(1, -1),
 		func(ctx context.Context, c *client.Client, args []string) error {
 			for _, p := range args {
 				r := rang
@@ -183,14 +183,14 @@ func (w *worldFS) mkdir() *cobra.Command {
 }
 
 func (w *worldFS) ln() *cobra.Command {
-	return w.run("ln <target> <path>", "Make a symbolic link", "  shoal world fs ln site.conf /etc/current", nargs(2, 2),
+	return w.run("ln <target> <path>", "Make a symbolic link", "  shoal world fs ln site.conf /current", nargs(2, 2),
 		func(ctx context.Context, c *client.Client, args []string) error {
 			return c.PostWorldFile(ctx, w.volume, args[1], api.WorldFilePost{Action: "symlink", Target: args[0]})
 		})
 }
 
 func (w *worldFS) mv() *cobra.Command {
-	return w.run("mv <path> <new path>", "Rename a file or directory", "  shoal world fs mv /etc/site.conf /etc/old.conf", nargs(2, 2),
+	return w.run("mv <path> <new path>", "Rename a file or directory", "  shoal world fs mv /site.conf /old.conf", nargs(2, 2),
 		func(ctx context.Context, c *client.Client, args []string) error {
 			return c.PostWorldFile(ctx, w.volume, args[0], api.WorldFilePost{Action: "rename", Target: args[1]})
 		})
@@ -198,7 +198,7 @@ func (w *worldFS) mv() *cobra.Command {
 
 func (w *worldFS) rm() *cobra.Command {
 	var recursive bool
-	cmd := w.run("rm <path>...", "Remove files and empty directories", "  shoal world fs rm /etc/old.conf\n  shoal world fs rm -r /etc", nargs(1, -1),
+	cmd := w.run("rm <path>...", "Remove files and empty directories", "  shoal world fs rm /old.conf\n  shoal world fs rm -r /etc", nargs(1, -1),
 		func(ctx context.Context, c *client.Client, args []string) error {
 			for _, p := range args {
 				if err := c.DeleteWorldFile(ctx, w.volume, p, recursive); err != nil {

@@ -19,7 +19,7 @@ import (
 func (w *worldFS) put() *cobra.Command {
 	var recursive, fresh bool
 	var mode string
-	cmd := w.run("put <file>|- <path>", "Write a file, all of it or nothing", "  shoal world fs put site.conf /etc/site.conf\n  shoal world fs put -r ./site /srv\n  date | shoal world fs put - /stamp",
+	cmd := w.run("put <file>|- <path>", "Write a file, all of it or nothing", "  shoal world fs put site.conf /site.conf\n  shoal world fs put -r ./site /srv\n  date | shoal world fs put - /stamp",
 		nargs(2, 2), func(ctx context.Context, c *client.Client, args []string) error {
 			if recursive {
 				return w.putTree(ctx, c, args[0], args[1])
@@ -98,7 +98,7 @@ func (w *worldFS) putTree(ctx context.Context, c *client.Client, from, to string
 
 func (w *worldFS) get() *cobra.Command {
 	var recursive bool
-	cmd := w.run("get <path> [<file>]", "Fetch a file", "  shoal world fs get /etc/site.conf\n  shoal world fs get /etc/site.conf - | less\n  shoal world fs get -r /srv ./srv", nargs(1, 2),
+	cmd := w.run("get <path> [<file>]", "Fetch a file", "  shoal world fs get /site.conf\n  shoal world fs get /site.conf - | less\n  shoal world fs get -r /srv ./srv", nargs(1, 2),
 		func(ctx context.Context, c *client.Client, args []string) error {
 			to := path.Base(path.Clean("/" + args[0]))
 			if len(args) == 2 {
