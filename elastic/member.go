@@ -169,8 +169,8 @@ type Health struct {
 	HasLeader, IsLeader   bool
 	Revision              int64
 	Term, Applied         uint64
-	Size, InUse, Quota    int64 // bytes of the database file, in it, and allowed
-	Alarms                []string
+	Size, InUse, Quota    int64    // bytes of the database file, in it, and allowed
+	Alarms                []string // of a voter; they are the cluster's, a learner does not list them
 }
 
 // Health returns the state now.
@@ -182,6 +182,9 @@ func (m *Member) Health() Health {
 		return h // its files are closed
 	}
 	h.Revision, h.Size, h.InUse = s.KV().Rev(), s.Backend().Size(), s.Backend().SizeInUse()
+	if s.IsLearner() {
+		return h // a learner takes over its leader's snapshot, for which etcd changes its list of alarms without a lock
+	}
 	for _, a := range s.Alarms() {
 		h.Alarms = append(h.Alarms, a.Alarm.String())
 	}
