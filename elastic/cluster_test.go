@@ -155,9 +155,10 @@ func (f *fleet) until(what string, ok func() bool) time.Duration {
 	f.t.Helper()
 	begin := time.Now()
 	for !ok() {
-		if time.Since(begin) > 30*time.Second {
+		if time.Since(begin) > 90*time.Second { // many clusters share two processors here
 			for name := range f.nodes {
-				f.t.Logf("%s: %s; %+v", name, f.roles(name), f.nodes[name].Status())
+				view, _ := f.nodes[name].Members()
+				f.t.Logf("%s: %s; %+v; %+v", name, f.roles(name), f.nodes[name].Status(), view)
 			}
 			f.t.Fatalf("waited too long: %s", what)
 		}

@@ -103,19 +103,22 @@ func crash(t *testing.T, sc scenario, when string, n int, before, after []string
 		g, err := w.node().Open(t.Context(), "v")
 		must(t, err)
 		var mu sync.Mutex
-		count := 0
+		count, dead := 0, false
 		w.faults.Fail(func(op string) error {
 			mu.Lock()
 			defer mu.Unlock()
 			if op == when {
 				count++
 			}
-			if died = died || count > n; died {
+			if dead = dead || count > n; dead {
 				return errDead
 			}
 			return nil
 		})
 		err = sc.do(t.Context(), f)
+		mu.Lock() // what is read ahead may still be on its way
+		died = dead
+		mu.Unlock()
 		if died == (err == nil) && !(died && sc.name == "removeall") { // its rest is the collector's
 			t.Errorf("%s %d: %v", when, n, err)
 		}
